@@ -8,6 +8,8 @@
 //! failed, what to do), beside typed fields for programs. A newer daemon may send errors that this
 //! version does not know: they become [`Error::Unknown`], message kept.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use zlink_core::idl::Type as IdlType;
@@ -249,7 +251,7 @@ impl Error {
 
     /// The error that a reply names. `parameters` is what came with it.
     pub fn from_wire(name: &str, parameters: Option<&RawValue>) -> Error {
-        let wire = Wire { error: name, parameters };
+        let wire = Wire { error: Cow::Borrowed(name), parameters };
         let parsed = serde_json::to_string(&wire).ok().and_then(|text| serde_json::from_str(&text).ok());
         let mut error = parsed.unwrap_or_else(|| Error::Unknown {
             message: message_of(parameters).unwrap_or_default(),
@@ -264,7 +266,7 @@ impl Error {
     /// The error in the content of an Error frame. Anything else becomes [`Error::Unknown`].
     pub fn from_json(content: &[u8]) -> Error {
         match serde_json::from_slice::<Wire<'_>>(content) {
-            Ok(wire) => Error::from_wire(wire.error, wire.parameters),
+            Ok(wire) => Error::from_wire(&wire.error, wire.parameters),
             Err(_) => Error::Unknown {
                 message: format!("the daemon sent an error that cannot be read: {}", String::from_utf8_lossy(content)),
                 name: String::new(),
@@ -276,7 +278,8 @@ impl Error {
 /// An error in its wire form, unchecked.
 #[derive(Serialize, Deserialize)]
 struct Wire<'a> {
-    error: &'a str,
+    #[serde(borrow)]
+    error: Cow<'a, str>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     parameters: Option<&'a RawValue>,
 }

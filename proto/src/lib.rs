@@ -5,5 +5,6 @@
 pub mod error;
 pub mod frame;
 pub mod types;
+pub mod wire;
 
 pub use error::Error;
