@@ -243,7 +243,8 @@ impl Error {
     /// content of an Error frame.
     pub fn to_wire(&self) -> String {
         if let Error::Unknown { message, name } = self {
-            return serde_json::json!({ "error": name, "parameters": { "message": message } }).to_string();
+            return serde_json::json!({ "error": name, "parameters": { "message": message } })
+                .to_string();
         }
         // Strings, numbers and lists of strings always serialise.
         serde_json::to_string(self).unwrap_or_default()
@@ -251,8 +252,13 @@ impl Error {
 
     /// The error that a reply names. `parameters` is what came with it.
     pub fn from_wire(name: &str, parameters: Option<&RawValue>) -> Error {
-        let wire = Wire { error: Cow::Borrowed(name), parameters };
-        let parsed = serde_json::to_string(&wire).ok().and_then(|text| serde_json::from_str(&text).ok());
+        let wire = Wire {
+            error: Cow::Borrowed(name),
+            parameters,
+        };
+        let parsed = serde_json::to_string(&wire)
+            .ok()
+            .and_then(|text| serde_json::from_str(&text).ok());
         let mut error = parsed.unwrap_or_else(|| Error::Unknown {
             message: message_of(parameters).unwrap_or_default(),
             name: name.to_owned(),
@@ -268,7 +274,10 @@ impl Error {
         match serde_json::from_slice::<Wire<'_>>(content) {
             Ok(wire) => Error::from_wire(&wire.error, wire.parameters),
             Err(_) => Error::Unknown {
-                message: format!("the daemon sent an error that cannot be read: {}", String::from_utf8_lossy(content)),
+                message: format!(
+                    "the daemon sent an error that cannot be read: {}",
+                    String::from_utf8_lossy(content)
+                ),
                 name: String::new(),
             },
         }
@@ -289,7 +298,9 @@ fn message_of(parameters: Option<&RawValue>) -> Option<String> {
     struct Message {
         message: String,
     }
-    serde_json::from_str::<Message>(parameters?.get()).ok().map(|parsed| parsed.message)
+    serde_json::from_str::<Message>(parameters?.get())
+        .ok()
+        .map(|parsed| parsed.message)
 }
 
 #[cfg(test)]
@@ -298,7 +309,11 @@ mod tests {
 
     #[test]
     fn an_error_survives_the_wire() {
-        let error = Error::StartFailed { message: "cannot start x: no such file".into(), id: "x".into(), exit_code: 127 };
+        let error = Error::StartFailed {
+            message: "cannot start x: no such file".into(),
+            id: "x".into(),
+            exit_code: 127,
+        };
         let text = error.to_wire();
         assert_eq!(
             text,
@@ -310,16 +325,28 @@ mod tests {
 
     #[test]
     fn errors_without_fields_survive_the_wire() {
-        let error = Error::Internal { message: "boom".into() };
+        let error = Error::Internal {
+            message: "boom".into(),
+        };
         assert_eq!(Error::from_json(error.to_wire().as_bytes()), error);
     }
 
     #[test]
     fn an_unknown_error_keeps_its_message_and_a_bare_one_shows_its_name() {
-        let newer = Error::from_json(br#"{"error":"io.rcd.Net.Gone","parameters":{"message":"gone","x":1}}"#);
-        assert_eq!(newer, Error::Unknown { message: "gone".into(), name: "io.rcd.Net.Gone".into() });
+        let newer = Error::from_json(
+            br#"{"error":"io.rcd.Net.Gone","parameters":{"message":"gone","x":1}}"#,
+        );
+        assert_eq!(
+            newer,
+            Error::Unknown {
+                message: "gone".into(),
+                name: "io.rcd.Net.Gone".into()
+            }
+        );
         assert_eq!(Error::from_json(newer.to_wire().as_bytes()), newer);
-        let bare = Error::from_json(br#"{"error":"org.varlink.service.MethodNotFound","parameters":{"method":"a.B"}}"#);
+        let bare = Error::from_json(
+            br#"{"error":"org.varlink.service.MethodNotFound","parameters":{"method":"a.B"}}"#,
+        );
         assert_eq!(bare.message(), "org.varlink.service.MethodNotFound");
         assert!(matches!(bare, Error::MethodNotFound { .. }));
     }

@@ -119,7 +119,13 @@ pub fn encode(kind: Kind, content: &[u8], out: &mut Vec<u8>) {
     let mut rest = content;
     loop {
         let (part, after) = rest.split_at(rest.len().min(CONTENT_BYTES_MAX));
-        out.extend_from_slice(&Header { kind, len: part.len() }.encode());
+        out.extend_from_slice(
+            &Header {
+                kind,
+                len: part.len(),
+            }
+            .encode(),
+        );
         out.extend_from_slice(part);
         rest = after;
         if rest.is_empty() {
@@ -218,7 +224,10 @@ mod tests {
         encode(Kind::Stderr, &vec![b'x'; CONTENT_BYTES_MAX + 1], &mut bytes);
         let mut decoder = Decoder::default();
         decoder.extend(&bytes);
-        let lengths: Vec<_> = all(&mut decoder).iter().map(|(_, content)| content.len()).collect();
+        let lengths: Vec<_> = all(&mut decoder)
+            .iter()
+            .map(|(_, content)| content.len())
+            .collect();
         assert_eq!(lengths, [CONTENT_BYTES_MAX, 1]);
     }
 
@@ -228,7 +237,10 @@ mod tests {
             ([9, 0, 0, 0, 0, 0, 0, 0], FrameError::UnknownKind(9)),
             ([1, 0, 1, 0, 0, 0, 0, 0], FrameError::Malformed),
             ([1, 0, 0, 0, 0, 1, 0, 1], FrameError::TooLong(65_537)),
-            ([1, 0, 0, 0, 255, 255, 255, 255], FrameError::TooLong(u32::MAX)),
+            (
+                [1, 0, 0, 0, 255, 255, 255, 255],
+                FrameError::TooLong(u32::MAX),
+            ),
         ];
         for (bytes, error) in cases {
             let mut decoder = Decoder::default();

@@ -60,13 +60,16 @@ impl<'a> Call<'a> {
             more: Option<bool>,
             upgrade: Option<bool>,
         }
-        let raw: Raw<'a> = serde_json::from_slice(message).map_err(|error| Error::InvalidParameter {
-            message: format!("the message is no method call: {error}"),
-            parameter: String::new(),
-        })?;
+        let raw: Raw<'a> =
+            serde_json::from_slice(message).map_err(|error| Error::InvalidParameter {
+                message: format!("the message is no method call: {error}"),
+                parameter: String::new(),
+            })?;
         Ok(Call {
             method: raw.method,
-            parameters: raw.parameters.filter(|parameters| parameters.get() != "null"),
+            parameters: raw
+                .parameters
+                .filter(|parameters| parameters.get() != "null"),
             oneway: raw.oneway.unwrap_or(false),
             more: raw.more.unwrap_or(false),
             upgrade: raw.upgrade.unwrap_or(false),
@@ -171,7 +174,10 @@ impl<'a> Reply<'a> {
             Some(name) => Err(Error::from_wire(&name, raw.parameters)),
             None => Ok(raw.parameters),
         };
-        Ok(Reply { result, continues: raw.continues.unwrap_or(false) })
+        Ok(Reply {
+            result,
+            continues: raw.continues.unwrap_or(false),
+        })
     }
 
     /// The typed value of the reply.
@@ -182,7 +188,9 @@ impl<'a> Reply<'a> {
     pub fn into_result<T: DeserializeOwned>(self) -> Result<T, Error> {
         let parameters = self.result?.map_or("{}", RawValue::get);
         serde_json::from_str(parameters).map_err(|error| Error::Internal {
-            message: format!("the daemon's reply cannot be read, it may be of another version: {error}"),
+            message: format!(
+                "the daemon's reply cannot be read, it may be of another version: {error}"
+            ),
         })
     }
 }
@@ -192,12 +200,19 @@ impl<'a> Reply<'a> {
 /// # Errors
 ///
 /// [`Error::InvalidParameter`] with the path of the field.
-pub fn decode<T: DeserializeOwned>(method: &str, parameters: Option<&RawValue>) -> Result<T, Error> {
+pub fn decode<T: DeserializeOwned>(
+    method: &str,
+    parameters: Option<&RawValue>,
+) -> Result<T, Error> {
     let text = parameters.map_or("{}", RawValue::get);
+    if !text.starts_with('{') {
+        // serde would take an array for the fields in order.
+        return Err(invalid_parameter(method, ".", "expected an object"));
+    }
     let mut unknown = None;
     let mut json = serde_json::Deserializer::from_str(text);
     let mut ignored = |path: serde_ignored::Path<'_>| {
-        unknown.get_or_insert_with(|| path.to_string());
+        unknown.get_or_insert_with(|| path_of(&path));
     };
     let checked = serde_ignored::Deserializer::new(&mut json, &mut ignored);
     let value = serde_path_to_error::deserialize(checked).map_err(|error| {
@@ -215,12 +230,32 @@ pub fn decode<T: DeserializeOwned>(method: &str, parameters: Option<&RawValue>) 
     }
 }
 
+/// Writes a path as serde_path_to_error does: `config.binds[0].source`.
+fn path_of(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", path_of(parent)),
+        Path::Map { parent, key } => match path_of(parent) {
+            before if before.is_empty() => key.clone(),
+            before => format!("{before}.{key}"),
+        },
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => path_of(parent),
+    }
+}
+
 /// Turns serde's words into an error that names the field.
 fn invalid_parameter(method: &str, path: &str, words: &str) -> Error {
     // serde_json appends a position, which says nothing about a message that a program wrote.
-    let words = words.rsplit_once(" at line ").map_or(words, |(before, _)| before);
+    let words = words
+        .rsplit_once(" at line ")
+        .map_or(words, |(before, _)| before);
     let parent = if path == "." { "" } else { path };
-    let missing = words.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+    let missing = words
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.strip_suffix('`'));
     let parameter = match (parent, missing) {
         (parent, None) => parent.to_owned(),
         ("", Some(field)) => field.to_owned(),
@@ -292,7 +327,10 @@ impl Messages {
 
     /// Whether a whole message waits to be taken.
     pub fn has_message(&self) -> bool {
-        self.buffer.get(self.scanned..).unwrap_or_default().contains(&0)
+        self.buffer
+            .get(self.scanned..)
+            .unwrap_or_default()
+            .contains(&0)
     }
 
     /// Bytes that wait to be taken.

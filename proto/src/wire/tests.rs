@@ -19,7 +19,10 @@ fn parameter<T: DeserializeOwned + std::fmt::Debug>(text: &str) -> String {
 
 #[test]
 fn calls_parse_with_nulls_escapes_and_extra_keys() {
-    let call = Call::parse(br#"{"meth\u006fd":"a.\u0042","parameters":null,"more":null,"oneway":true,"x":[1]}"#).unwrap();
+    let call = Call::parse(
+        br#"{"meth\u006fd":"a.\u0042","parameters":null,"more":null,"oneway":true,"x":[1]}"#,
+    )
+    .unwrap();
     assert_eq!(call.method, "a.B");
     assert!(call.parameters.is_none() && !call.more && call.oneway && !call.upgrade);
     let call = Call::parse(br#"{"method":"a.B","parameters":{},"upgrade":true}"#).unwrap();
@@ -29,8 +32,19 @@ fn calls_parse_with_nulls_escapes_and_extra_keys() {
 
 #[test]
 fn what_is_no_call_is_an_invalid_parameter() {
-    for bad in [&b""[..], b"\xff\xfe", b"{", b"[]", b"{}", br#"{"method":1}"#, br#"{"method":"a","more":"yes"}"#] {
-        assert!(matches!(Call::parse(bad), Err(Error::InvalidParameter { .. })), "{bad:?}");
+    for bad in [
+        &b""[..],
+        b"\xff\xfe",
+        b"{",
+        b"[]",
+        b"{}",
+        br#"{"method":1}"#,
+        br#"{"method":"a","more":"yes"}"#,
+    ] {
+        assert!(
+            matches!(Call::parse(bad), Err(Error::InvalidParameter { .. })),
+            "{bad:?}"
+        );
     }
 }
 
@@ -38,13 +52,32 @@ fn what_is_no_call_is_an_invalid_parameter() {
 fn wrong_parameters_are_named_by_their_path() {
     assert_eq!(parameter::<StopParams>("{}"), "id");
     assert_eq!(parameter::<StopParams>(r#"{"id":1}"#), "id");
-    assert_eq!(parameter::<StopParams>(r#"{"id":"a","timeoutS":-1}"#), "timeoutS");
-    assert_eq!(parameter::<StopParams>(r#"{"id":"a","timeout":1}"#), "timeout");
-    assert_eq!(parameter::<CreateParams>(r#"{"config":{"image":"a","binds":[{"source":3}]}}"#), "config.binds[0].source");
-    assert_eq!(parameter::<CreateParams>(r#"{"config":{"image":"a","binds":[{"sauce":""}]}}"#), "config.binds.0.sauce");
-    assert_eq!(parameter::<CreateParams>("[]"), "config");
+    assert_eq!(
+        parameter::<StopParams>(r#"{"id":"a","timeoutS":-1}"#),
+        "timeoutS"
+    );
+    assert_eq!(
+        parameter::<StopParams>(r#"{"id":"a","timeout":1}"#),
+        "timeout"
+    );
+    assert_eq!(
+        parameter::<CreateParams>(r#"{"config":{"image":"a","binds":[{"source":3}]}}"#),
+        "config.binds[0].source"
+    );
+    assert_eq!(
+        parameter::<CreateParams>(
+            r#"{"config":{"image":"a","binds":[{"source":"/a","target":"/b","sauce":""}]}}"#
+        ),
+        "config.binds[0].sauce"
+    );
+    assert_eq!(parameter::<CreateParams>("[]"), "");
     assert_eq!(parameter::<CreateParams>("3"), "");
-    assert_eq!(parameter::<CreateParams>(&format!("{}1{}", "[".repeat(200), "]".repeat(200))), "config");
+    let deep = format!(
+        r#"{{"config":{{"image":{}1{}}}}}"#,
+        "[".repeat(200),
+        "]".repeat(200)
+    );
+    assert_eq!(parameter::<CreateParams>(&deep), "config.image");
 }
 
 #[test]
@@ -58,7 +91,10 @@ fn calls_and_replies_survive_the_wire() {
     encode_call("a.List", &ListParams { all: true }, Mode::More, &mut bytes).unwrap();
     let call = Call::parse(bytes.strip_suffix(b"\0").unwrap()).unwrap();
     assert!(call.more && !call.oneway && !call.upgrade);
-    assert_eq!(decode::<ListParams>("a.List", call.parameters), Ok(ListParams { all: true }));
+    assert_eq!(
+        decode::<ListParams>("a.List", call.parameters),
+        Ok(ListParams { all: true })
+    );
 
     bytes.clear();
     encode_reply(raw(r#"{"containers":[],"newer":1}"#), true, &mut bytes);
@@ -67,7 +103,9 @@ fn calls_and_replies_survive_the_wire() {
     assert_eq!(reply.into_result(), Ok(ListReply { containers: vec![] }));
 
     bytes.clear();
-    let error = Error::Busy { message: "too many".into() };
+    let error = Error::Busy {
+        message: "too many".into(),
+    };
     encode_error(&error, &mut bytes);
     let reply = Reply::parse(bytes.strip_suffix(b"\0").unwrap()).unwrap();
     assert_eq!(reply.into_result::<ListReply>(), Err(error));
@@ -112,7 +150,13 @@ fn the_longest_message_passes_and_one_byte_more_does_not() {
         let mut messages = Messages::default();
         messages.extend(&vec![b'x'; len]);
         messages.extend(b"\0");
-        assert_eq!(messages.next_message().map(|message| message.map(<[u8]>::len)).ok(), fits.then_some(Some(len)));
+        assert_eq!(
+            messages
+                .next_message()
+                .map(|message| message.map(<[u8]>::len))
+                .ok(),
+            fits.then_some(Some(len))
+        );
     }
 }
 
