@@ -1,0 +1,3 @@
+//! The daemon of rcd: wiring between the API and the engine.
+
+pub mod api;
