@@ -103,7 +103,10 @@ pub enum MountKind {
 
 /// Per-mount restrictions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(clippy::struct_excessive_bools, reason = "they are the kernel's MS_* bits by name")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "they are the kernel's MS_* bits by name"
+)]
 pub struct MountFlags {
     /// `ro`
     pub readonly: bool,
