@@ -1,0 +1,175 @@
+//! Cgroups of containers: children of the holder's delegated cgroup.
+//!
+//! A container's cgroup is one `mkdir`; the holder clones its init straight into it. Without
+//! delegation there is none, and everything but limits works. Only the unified hierarchy is used.
+//!
+//! A directory cannot be removed (`EBUSY`) until the kernel is done with the last process in it,
+//! which is a little after that process was reaped, so removal retries. What a container made
+//! inside goes first, deepest first.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::Error;
+
+/// Waits between attempts to remove a cgroup, in milliseconds: 4 s in all. The first hits the
+/// common case, a process that is just being torn down.
+const REMOVE_RETRY_MS: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 1000, 2500];
+
+/// How deep cgroups inside a container are followed. systemd in a container nests 5 or 6.
+const DEPTH_MAX: usize = 64;
+
+/// The delegated cgroup.
+#[derive(Debug, Clone)]
+pub(crate) struct Cgroups {
+    base: PathBuf,
+}
+
+impl Cgroups {
+    pub(crate) fn new(base: PathBuf) -> Self {
+        Self { base }
+    }
+
+    pub(crate) fn path(&self, container: &str) -> PathBuf {
+        self.base.join(container)
+    }
+
+    /// The controllers that containers can be limited with, e.g. `memory`.
+    pub(crate) fn controllers(&self) -> Result<Vec<String>, Error> {
+        let path = self.base.join("cgroup.controllers");
+        let text = fs::read_to_string(&path).map_err(|source| Error::Proc { path, source })?;
+        Ok(text.split_ascii_whitespace().map(str::to_owned).collect())
+    }
+
+    /// Makes a container's cgroup and opens it; says whether it is new. One that is there already,
+    /// left by the container's last run, is used.
+    pub(crate) fn create(&self, container: &str) -> Result<(OwnedFd, bool), Error> {
+        let path = self.path(container);
+        let new = match fs::create_dir(&path) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(source) => return Err(Error::Cgroup { what: "create", path, source }),
+        };
+        Ok((self.open(container)?, new))
+    }
+
+    /// Opens a container's cgroup as a directory descriptor for `CLONE_INTO_CGROUP`.
+    pub(crate) fn open(&self, container: &str) -> Result<OwnedFd, Error> {
+        let path = self.path(container);
+        let flags = nix::libc::O_PATH | nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
+        let opened: io::Result<File> =
+            OpenOptions::new().read(true).custom_flags(flags).open(&path);
+        match opened {
+            Ok(file) => Ok(file.into()),
+            Err(source) => Err(Error::Cgroup { what: "open", path, source }),
+        }
+    }
+
+    /// Removes a container's cgroup and all beneath it, trying again while processes are leaving.
+    /// A missing one is removed. Dropping the future stops the retries.
+    pub(crate) async fn remove(&self, container: &str) -> Result<(), Error> {
+        let path = self.path(container);
+        let mut waits = REMOVE_RETRY_MS.into_iter();
+        loop {
+            let tree = path.clone();
+            let removed = tokio::task::spawn_blocking(move || remove_tree(&tree, DEPTH_MAX)).await;
+            let source = match removed.map_err(|_| Error::ShuttingDown)? {
+                Ok(()) => return Ok(()),
+                Err(source) => source,
+            };
+            match waits.next() {
+                Some(ms) if source.kind() == io::ErrorKind::ResourceBusy => {
+                    tokio::time::sleep(Duration::from_millis(ms)).await;
+                }
+                _ => return Err(Error::Cgroup { what: "remove", path, source }),
+            }
+        }
+    }
+
+    /// [`Cgroups::remove`] for a cgroup whose owner does not wait. Must be called within the async
+    /// runtime.
+    pub(crate) fn remove_in_background(self, container: String) {
+        tokio::spawn(async move {
+            if let Err(error) = self.remove(&container).await {
+                tracing::warn!(container.id = container, %error, "cgroup left behind");
+            }
+        });
+    }
+}
+
+/// `rmdir` is enough for a cgroup without children: its files are the kernel's and go with it.
+fn remove_tree(path: &Path, depth: usize) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if depth == 0 || !has_children_or_processes(&e) => return Err(e),
+        Ok(()) => return Ok(()),
+        Err(_) => {}
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path(), depth - 1)?;
+        }
+    }
+    match fs::remove_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+fn has_children_or_processes(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("rcd-cgroup-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    // Plain directories behave like cgroups without processes: `rmdir` wants them empty.
+    #[tokio::test]
+    async fn nested_cgroups_are_removed_deepest_first() {
+        let base = scratch("nested");
+        let cgroups = Cgroups::new(base.clone());
+        cgroups.create("c1").unwrap();
+        fs::create_dir_all(cgroups.path("c1").join("a/b/c")).unwrap();
+        fs::create_dir_all(cgroups.path("c1").join("d")).unwrap();
+        cgroups.remove("c1").await.unwrap();
+        assert!(!cgroups.path("c1").exists());
+        cgroups.remove("c1").await.unwrap();
+        fs::remove_dir(base).unwrap();
+    }
+
+    #[test]
+    fn a_leftover_cgroup_is_used_again() {
+        let base = scratch("again");
+        let cgroups = Cgroups::new(base.clone());
+        assert!(cgroups.create("c1").unwrap().1);
+        assert!(!cgroups.create("c1").unwrap().1);
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn errors_name_the_directory() {
+        let cgroups = Cgroups::new("/nonexistent/base".into());
+        let text = cgroups.create("c1").unwrap_err().to_string();
+        assert_eq!(text, "cannot create the cgroup /nonexistent/base/c1");
+    }
+
+    #[test]
+    fn a_symlink_is_not_a_cgroup() {
+        let base = scratch("link");
+        std::os::unix::fs::symlink("/", base.join("c1")).unwrap();
+        assert!(Cgroups::new(base.clone()).open("c1").is_err());
+        fs::remove_dir_all(base).unwrap();
+    }
+}
