@@ -5,6 +5,7 @@
 //! close-on-exec. A wrapper decides nothing, retries nothing and names no container: it reports the
 //! kernel's answer as an [`Errno`], and the caller says what it was for.
 
+pub mod fd;
 pub mod clone;
 pub mod creds;
 pub mod error;
