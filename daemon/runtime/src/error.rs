@@ -115,6 +115,13 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A seccomp profile that cannot be compiled.
+    #[error("linux.seccomp cannot be compiled")]
+    Seccomp {
+        /// Why.
+        #[source]
+        source: crate::seccomp::Error,
+    },
     /// A container or exec id outside the protocol's form.
     #[error("`{id}` is not an id: 1 to 64 characters of 0-9 and a-z")]
     Id {

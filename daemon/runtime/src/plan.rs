@@ -12,8 +12,8 @@ use std::path::Path;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Spec};
 use rcd_init::plan::{InitPlan, Plan, Rootfs};
 
-use crate::Error;
 use crate::options::{ContainerOptions, ProcessOptions, RootfsOptions};
+use crate::{Error, seccomp};
 
 pub use process::compile as compile_process;
 
@@ -47,6 +47,9 @@ pub struct Extras {
     pub id: String,
     /// Layers of the root; none takes the spec's `root.path` as a directory.
     pub layers: Option<RootfsOptions>,
+    /// Take Docker's default filter where the spec has no `linux.seccomp`; it is compiled once for
+    /// all containers, where a profile in each spec would be built and compared at each start.
+    pub default_seccomp: bool,
     /// See [`ProcessExtras`].
     pub process: ProcessExtras,
     /// The highest group id of the user namespace. Where `tty`'s group 5 is not mapped, terminals
@@ -78,6 +81,7 @@ impl Extras {
         Self {
             id: o.id.clone(),
             layers: Some(o.rootfs.clone()),
+            default_seccomp: true,
             process: ProcessExtras::new(&o.process),
             gid_max,
         }
@@ -101,7 +105,11 @@ pub fn compile(spec: &Spec, extras: &Extras) -> Result<Compiled, Error> {
     let linux = required(spec.linux().as_ref(), "linux")?;
     refuse_unsupported_linux(linux, &extras.id)?;
     let namespaces = namespaces(linux)?;
-    let seccomp = Vec::new();
+    let seccomp = match linux.seccomp() {
+        Some(profile) => seccomp::compile(profile).map_err(|source| Error::Seccomp { source })?,
+        None if extras.default_seccomp => seccomp::default_filter().to_vec(),
+        None => Vec::new(),
+    };
     let process = required(spec.process().as_ref(), "process")?;
     let root = required(spec.root().as_ref(), "root")?;
     let plan = InitPlan {

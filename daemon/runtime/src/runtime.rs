@@ -76,6 +76,8 @@ impl Runtime {
         let client = Client::new(joined.socket, queue, events, cgroups.clone())
             .map_err(|source| Error::Setup { what: "watch the holder's socket", source })?;
         tokio::spawn(client.run());
+        // Compiled at its first use: not in the first container's start.
+        tokio::task::spawn_blocking(crate::seccomp::default_filter);
         let inner = Inner { commands, cgroups, netns, ids, holder_pid, protocol };
         Ok((Self { inner: Arc::new(inner) }, receiver))
     }

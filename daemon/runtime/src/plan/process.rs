@@ -4,14 +4,14 @@ use oci_spec::runtime::{LinuxCapabilities, PosixRlimit, PosixRlimitType, Process
 use rcd_init::plan::{Capabilities, Plan, ProcessPlan, Rlimit, TerminalSize};
 
 use super::{ProcessExtras, absolute, is_set, refuse, string};
-use crate::{Error, caps};
+use crate::{Error, caps, seccomp};
 
 /// Compiles the process of an exec, under the default seccomp filter.
 ///
 /// # Errors
 /// [`Error::Unsupported`] and [`Error::Invalid`], naming the field.
 pub fn compile(process: &Process, extras: &ProcessExtras) -> Result<Plan, Error> {
-    let filter = Vec::new();
+    let filter = seccomp::default_filter().to_vec();
     Ok(Plan::Exec(Box::new(with_filter(process, extras, filter)?)))
 }
 
