@@ -12,6 +12,10 @@ const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 /// Capability numbers that any kernel of this format can have.
 const CAPABILITIES_MAX: u32 = 64;
 
+/// Signals of Linux (`_NSIG`) and the size of a set of them in the kernel.
+const SIGNALS_MAX: i32 = 64;
+const SIGSET_BYTES: usize = 8;
+
 /// `kernel_cap_t` header of capset(2).
 #[repr(C)]
 struct CapHeader {
@@ -155,12 +159,19 @@ pub fn set_resource_limit(resource: u32, soft: u64, hard: u64) -> nix::Result<()
 }
 
 /// Gives every signal its default action. execve(2) itself does so only for caught ones, and Rust
-/// programs start with SIGPIPE ignored.
+/// programs start with SIGPIPE ignored. By system call, because the C library hides signals 32 and
+/// 33, and an ignored one of them would be inherited by the program.
 pub fn reset_signal_actions() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL needs no handler. Refused numbers (SIGKILL, SIGSTOP and those that the C
-        // library keeps to itself) are left as they are.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    /// At least as large as any architecture's `struct sigaction` of the kernel. All zero it is
+    /// SIG_DFL without flags and mask, wherever its fields lie.
+    const DEFAULT: [u64; 8] = [0; 8];
+    for signal in 1..=SIGNALS_MAX {
+        let old: *mut u64 = std::ptr::null_mut();
+        // SAFETY: the action is live, larger than what the kernel reads, and runs no handler; a null
+        // old action is allowed. SIGKILL and SIGSTOP are refused and stay as they are.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), old, SIGSET_BYTES)
+        };
     }
 }
 
