@@ -8,7 +8,12 @@
 //! The daemon speaks first with [`Request::Hello`]. Replies to numbered requests carry the
 //! request's `seq`; exits come unasked, once per connection and process, until acknowledged.
 
+use std::os::fd::OwnedFd;
+
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::Error;
 
 /// The version that this holder speaks. Daemon N speaks holder protocols N and N-1.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -242,3 +247,88 @@ pub enum Step {
     Exec,
 }
 
+/// The longest id of a container or exec.
+pub const ID_BYTES_MAX: usize = 64;
+
+impl ProcessKey {
+    /// Whether both ids have the form that the fields document.
+    pub fn is_valid(&self) -> bool {
+        let valid = |id: &str| {
+            (1..=ID_BYTES_MAX).contains(&id.len())
+                && id.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
+        };
+        valid(&self.container) && self.exec.as_deref().is_none_or(valid)
+    }
+}
+
+impl Request {
+    /// Roles of the descriptors that must come with this request.
+    pub fn roles(&self) -> &[FdRole] {
+        match self {
+            Self::Spawn(spawn) => &spawn.fds,
+            _ => &[],
+        }
+    }
+}
+
+impl Reply {
+    /// Roles of the descriptors that must come with this reply.
+    pub fn roles(&self) -> &[FdRole] {
+        match self {
+            Self::Spawned { fds, .. } | Self::Process { fds, .. } => fds,
+            _ => &[],
+        }
+    }
+}
+
+/// Encodes a [`Request`], a [`Reply`] or a [`Failure`].
+///
+/// # Errors
+///
+/// [`Error::PacketTooLarge`] beyond [`PACKET_BYTES_MAX`].
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Error> {
+    let bytes = postcard::to_stdvec(message).map_err(|source| Error::Encode { source })?;
+    if bytes.len() > PACKET_BYTES_MAX {
+        return Err(Error::PacketTooLarge { bytes: bytes.len() });
+    }
+    Ok(bytes)
+}
+
+/// Decodes one packet. Total: any bytes give a value or an error.
+///
+/// # Errors
+///
+/// [`Error::Decode`] for what is no message, [`Error::TrailingBytes`] for more than one.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    if bytes.len() > PACKET_BYTES_MAX {
+        return Err(Error::PacketTooLarge { bytes: bytes.len() });
+    }
+    let (message, rest) =
+        postcard::take_from_bytes(bytes).map_err(|source| Error::Decode { source })?;
+    if !rest.is_empty() {
+        return Err(Error::TrailingBytes { bytes: rest.len() });
+    }
+    Ok(message)
+}
+
+/// Gives each received descriptor its role.
+///
+/// # Errors
+///
+/// [`Error::FdCount`] if there are more or fewer than roles, [`Error::FdRole`] if a role occurs
+/// twice. The descriptors are then closed.
+pub fn assign(roles: &[FdRole], fds: Vec<OwnedFd>) -> Result<Vec<(FdRole, OwnedFd)>, Error> {
+    if roles.len() != fds.len() {
+        return Err(Error::FdCount { expected: roles.len(), received: fds.len() });
+    }
+    if let Some(&role) = roles.iter().enumerate().find_map(|(index, role)| {
+        roles.iter().take(index).any(|earlier| earlier == role).then_some(role)
+    }) {
+        return Err(Error::FdRole { role });
+    }
+    Ok(roles.iter().copied().zip(fds).collect())
+}
+
+#[cfg(test)]
+#[path = "protocol_tests.rs"]
+mod tests;
