@@ -193,3 +193,73 @@ impl Child {
         Streams { terminal, stdio }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Capabilities, InitPlan, Rootfs};
+
+    fn plan() -> Plan {
+        let process = ProcessPlan {
+            argv: vec!["sh".into(), "-c".into()],
+            env: vec!["A=1".into()],
+            cwd: "/".into(),
+            create_cwd: true,
+            user: "app".into(),
+            groups: vec!["1".into()],
+            terminal: None,
+            capabilities: Capabilities::default(),
+            rlimits: Vec::new(),
+            no_new_privs: true,
+            seccomp: vec![6; 16],
+            oom_score_adj: None,
+        };
+        Plan::Init(Box::new(InitPlan {
+            hostname: None,
+            rootfs: Rootfs::Directory { source: "/".into() },
+            readonly_root: true,
+            mounts: Vec::new(),
+            devices: vec!["/dev/null".into()],
+            masked_paths: Vec::new(),
+            readonly_paths: Vec::new(),
+            sysctls: vec![("a".into(), "b".into())],
+            process,
+        }))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Plan> {
+        let memfd = nix::sys::memfd::memfd_create(c"plan", nix::sys::memfd::MFdFlags::empty());
+        let memfd = memfd.unwrap();
+        File::from(memfd.try_clone().unwrap()).write_all_at(bytes, 0).unwrap();
+        read_plan(&memfd)
+    }
+
+    #[test]
+    fn a_plan_survives_its_encoding() {
+        assert_eq!(decode(&postcard::to_stdvec(&plan()).unwrap()).unwrap(), plan());
+    }
+
+    #[test]
+    fn damaged_plans_are_errors_or_other_plans_and_never_a_panic() {
+        let whole = postcard::to_stdvec(&plan()).unwrap();
+        for length in 0..whole.len() {
+            assert_eq!(decode(&whole[..length]).unwrap_err().step, Step::Plan, "{length} bytes");
+        }
+        for position in 0..whole.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut damaged = whole.clone();
+                damaged[position] ^= flip;
+                let _ = decode(&damaged);
+            }
+        }
+    }
+
+    #[test]
+    fn a_huge_plan_is_refused_unread() {
+        let memfd = nix::sys::memfd::memfd_create(c"plan", nix::sys::memfd::MFdFlags::empty());
+        let memfd = memfd.unwrap();
+        let length = i64::try_from(PLAN_BYTES_MAX).unwrap() + 1;
+        nix::unistd::ftruncate(&memfd, length).unwrap();
+        assert!(read_plan(&memfd).unwrap_err().detail.contains("larger"));
+    }
+}

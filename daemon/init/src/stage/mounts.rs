@@ -89,7 +89,7 @@ fn new_filesystem(
             context.set(&name, &value)
         };
         set.at_because(Step::Mount, target, |errno| {
-            format!("{fstype} option {key}; {}", explain(fstype, errno))
+            format!("{fstype} option {key}: {}", explain(fstype, errno))
         })?;
     }
     match context

@@ -87,7 +87,7 @@ fn set_limit(limit: &Rlimit) -> Result<()> {
     } = *limit;
     creds::set_resource_limit(resource, soft, hard).at_because(
         Step::Rlimit,
-        format_args!("limit {resource} (soft {soft}, hard {hard})"),
+        format_args!("{} (soft {soft}, hard {hard})", limit_name(resource)),
         |errno| match (errno, creds::resource_limit(resource)) {
             (Errno::EPERM, Ok((_, hard))) => format!(
                 "the user's own hard limit is {hard}, and only an administrator may raise it"
@@ -95,6 +95,16 @@ fn set_limit(limit: &Rlimit) -> Result<()> {
             _ => String::new(),
         },
     )
+}
+
+/// As `ulimit` options of Docker name it; the order is `asm-generic/resource.h`.
+fn limit_name(resource: u32) -> String {
+    const NAMES: [&str; 16] = [
+        "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks",
+        "sigpending", "msgqueue", "nice", "rtprio", "rttime",
+    ];
+    let name = usize::try_from(resource).ok().and_then(|index| NAMES.get(index));
+    name.map_or_else(|| format!("limit number {resource}"), |name| format!("limit {name}"))
 }
 
 /// Puts the streams on 0, 1, 2 and gives them to the user, so that `/dev/stdout` can be opened.

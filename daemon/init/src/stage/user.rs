@@ -56,10 +56,13 @@ fn read(root: &Root, path: &str) -> Result<String> {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(String::new()),
         Err(errno) => return Err(errno).at(Step::User, path),
     };
-    if file_type(&fstat(&fd).at(Step::User, path)?) != SFlag::S_IFREG {
+    let status = fstat(&fd).at(Step::User, path)?;
+    if file_type(&status) != SFlag::S_IFREG {
         return Err(refuse(Step::User, path, "it is not a regular file"));
     }
-    let mut bytes = Vec::new();
+    let size = u64::try_from(status.st_size).unwrap_or(0).min(FILE_BYTES_MAX);
+    // One more than the size, so that the second read is the last.
+    let mut bytes = Vec::with_capacity(size as usize + 1);
     File::from(fd)
         .take(FILE_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
@@ -193,7 +196,7 @@ fn group_id(group: &str, name: &str) -> Result<u32> {
 
 /// Drops repeated groups and keeps the order.
 fn distinct(groups: Vec<u32>, user: &str) -> Result<Vec<u32>> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = std::collections::BTreeSet::new();
     let groups: Vec<u32> = groups.into_iter().filter(|gid| seen.insert(*gid)).collect();
     if groups.len() > GROUPS_MAX {
         return Err(refuse(
