@@ -78,11 +78,19 @@ pub async fn serve<A: Service>(
         messages: Messages::default(),
         out: Vec::new(),
         ended: false,
-        shutdown,
+        shutdown: shutdown.clone(),
     };
-    match connection.run(&server, table).await {
-        Ok(()) => tracing::trace!("connection ended"),
-        Err(error) => tracing::debug!(%error, "connection broke"),
+    // A peer that does not read its replies must not hold up the daemon's end.
+    let over = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(CALL_GRACE * 2).await;
+    };
+    tokio::select! {
+        ended = connection.run(&server, table) => match ended {
+            Ok(()) => tracing::trace!("connection ended"),
+            Err(error) => tracing::debug!(%error, "connection broke"),
+        },
+        () = over => tracing::debug!("connection cut"),
     }
 }
 
@@ -287,7 +295,7 @@ impl Connection {
 }
 
 /// Whether the peer closed its socket, not only its sending side.
-fn is_gone(stream: &UnixStream) -> bool {
+pub(crate) fn is_gone(stream: &UnixStream) -> bool {
     // Never waits: a socket that cannot be written to has a peer that holds it.
     let ready = stream.ready(Interest::WRITABLE).now_or_never();
     ready.is_some_and(|ready| ready.map_or(true, |ready| ready.is_write_closed()))

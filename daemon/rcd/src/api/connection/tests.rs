@@ -338,10 +338,10 @@ async fn a_stalled_reader_stalls_no_other_of_two_hundred_connections() {
     for peer in &mut peers {
         assert_eq!(peer.call("io.rcd.System.Ping", json!({})).await, json!({ "parameters": {} }));
     }
-    drop(stalled);
-    drop(peers);
+    // Nor does it hold up the end.
     shutdown.cancel();
     serving.await.unwrap();
+    drop(stalled);
 }
 
 #[tokio::test]
