@@ -38,9 +38,10 @@ impl Cgroups {
         self.base.join(container)
     }
 
-    /// The controllers that containers can be limited with, e.g. `memory`.
+    /// The controllers that containers can be limited with, e.g. `memory`: those that the holder
+    /// could turn on for its children.
     pub(crate) fn controllers(&self) -> Result<Vec<String>, Error> {
-        let path = self.base.join("cgroup.controllers");
+        let path = self.base.join("cgroup.subtree_control");
         let text = fs::read_to_string(&path).map_err(|source| Error::Proc { path, source })?;
         Ok(text.split_ascii_whitespace().map(str::to_owned).collect())
     }

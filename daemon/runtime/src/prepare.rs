@@ -8,6 +8,7 @@ use std::io::{self, Seek};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use oci_spec::runtime::LinuxNamespaceType;
 use rcd_init::plan::{PLAN_BYTES_MAX, Plan};
 use rcd_init::protocol::{FdRole, ID_BYTES_MAX, ProcessKey, Slot, Spawn};
@@ -71,8 +72,15 @@ pub(crate) fn exec(o: &ExecOptions, cgroups: Option<&Cgroups>) -> Result<Start, 
     if let Some(cgroups) = cgroups {
         cargo.add(FdRole::Cgroup, cgroups.open(&o.container)?);
     }
-    let spawn =
-        Spawn { seq: 0, key, namespaces: 0, stop_signal: 0, stop_timeout_ms: 0, fds: cargo.roles };
+    // An exec ends with its container's init; a stopping holder signals only that.
+    let spawn = Spawn {
+        seq: 0,
+        key,
+        namespaces: 0,
+        stop_signal: Signal::SIGTERM as i32,
+        stop_timeout_ms: 0,
+        fds: cargo.roles,
+    };
     Ok(Start { spawn, fds: cargo.fds, stdio: cargo.stdio, cgroup_is_new: false })
 }
 
