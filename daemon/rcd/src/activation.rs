@@ -33,8 +33,14 @@ pub struct Sockets {
 /// [`Error::Activation`], [`Error::Serving`], [`Error::Listen`].
 pub fn sockets(path: &Path) -> Result<Sockets, Error> {
     match passed().map_err(|source| Error::Activation { source })? {
-        Some(varlink) => Ok(Sockets { varlink, made: None }),
-        None => Ok(Sockets { varlink: listen(path)?, made: Some(path.to_owned()) }),
+        Some(varlink) => Ok(Sockets {
+            varlink,
+            made: None,
+        }),
+        None => Ok(Sockets {
+            varlink: listen(path)?,
+            made: Some(path.to_owned()),
+        }),
     }
 }
 
@@ -55,7 +61,10 @@ fn passed() -> io::Result<Option<UnixListener>> {
             listener.local_addr()?;
             varlink = Some(listener);
         } else {
-            tracing::warn!(name, "the service manager passed a descriptor of an unknown name; closed");
+            tracing::warn!(
+                name,
+                "the service manager passed a descriptor of an unknown name; closed"
+            );
         }
     }
     Ok(varlink)
@@ -63,11 +72,16 @@ fn passed() -> io::Result<Option<UnixListener>> {
 
 /// Listens at `path`, in place of a socket that nobody serves any more.
 fn listen(path: &Path) -> Result<UnixListener, Error> {
-    let failed = |source| Error::Listen { path: path.to_owned(), source };
+    let failed = |source| Error::Listen {
+        path: path.to_owned(),
+        source,
+    };
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             if UnixStream::connect(path).is_ok() {
-                return Err(Error::Serving { path: path.to_owned() });
+                return Err(Error::Serving {
+                    path: path.to_owned(),
+                });
             }
             std::fs::remove_file(path).map_err(failed)?;
             UnixListener::bind(path).map_err(failed)?

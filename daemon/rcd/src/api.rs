@@ -51,10 +51,12 @@ pub struct Facts {
 
 impl Daemon {
     fn engine(&self) -> Result<&Engine, Error> {
-        self.engine.as_ref().map_err(|reason| Error::HostUnsupported {
-            message: reason.clone(),
-            what: "holder".to_owned(),
-        })
+        self.engine
+            .as_ref()
+            .map_err(|reason| Error::HostUnsupported {
+                message: reason.clone(),
+                what: "holder".to_owned(),
+            })
     }
 }
 

@@ -73,7 +73,12 @@ mod tests {
     fn arguments_are_read() {
         let file = Some(PathBuf::from("a.toml"));
         assert_eq!(run(""), Ok(Command::Serve { config: None }));
-        assert_eq!(run("serve --config a.toml"), Ok(Command::Serve { config: file.clone() }));
+        assert_eq!(
+            run("serve --config a.toml"),
+            Ok(Command::Serve {
+                config: file.clone()
+            })
+        );
         assert_eq!(run("--config=a.toml"), Ok(Command::Serve { config: file }));
         assert_eq!(run("--version"), Ok(Command::Version));
         assert_eq!(run("serve --help"), Ok(Command::Help));

@@ -41,7 +41,9 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Log {
-        Log { level: "info".to_owned() }
+        Log {
+            level: "info".to_owned(),
+        }
     }
 }
 
@@ -64,7 +66,11 @@ pub struct Storage {
 
 fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     let path = PathBuf::deserialize(deserializer)?;
-    if path.is_absolute() { Ok(Some(path)) } else { Err(D::Error::custom("the path must be absolute")) }
+    if path.is_absolute() {
+        Ok(Some(path))
+    } else {
+        Err(D::Error::custom("the path must be absolute"))
+    }
 }
 
 impl Config {
@@ -77,10 +83,17 @@ impl Config {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !required => String::new(),
-            Err(source) => return Err(Error::ReadConfig { path: path.to_owned(), source }),
+            Err(source) => {
+                return Err(Error::ReadConfig {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
         };
-        toml::from_str(&text)
-            .map_err(|source| Error::ParseConfig { path: path.to_owned(), source: Box::new(source) })
+        toml::from_str(&text).map_err(|source| Error::ParseConfig {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
     }
 }
 
@@ -97,7 +110,8 @@ mod tests {
     #[test]
     fn settings_are_read_and_have_defaults() {
         assert_eq!(read(""), Ok(Config::default()));
-        let config = read("[log]\nlevel='debug'\n[registry]\ninsecure=['a:5000']\n[storage]\nroot='/srv'\n");
+        let config =
+            read("[log]\nlevel='debug'\n[registry]\ninsecure=['a:5000']\n[storage]\nroot='/srv'\n");
         let config = config.unwrap();
         assert_eq!(config.log.level, "debug");
         assert_eq!(config.registry.insecure, ["a:5000"]);
@@ -108,7 +122,11 @@ mod tests {
     fn what_is_wrong_is_named_with_its_line() {
         for (text, line, word) in [
             ("[log]\nlevl = 'x'\n", "line 2, column 1", "levl"),
-            ("[registry]\n\ninsecure = 3\n", "line 3, column 12", "insecure"),
+            (
+                "[registry]\n\ninsecure = 3\n",
+                "line 3, column 12",
+                "insecure",
+            ),
             ("[storage]\nroot = 'data'\n", "line 2", "absolute"),
             ("x\n", "line 1", "x"),
         ] {
@@ -121,6 +139,9 @@ mod tests {
     fn an_absent_file_is_an_error_only_if_it_was_named() {
         let path = Path::new("/nonexistent/rcd.toml");
         assert_eq!(Config::read(path, false).unwrap(), Config::default());
-        assert!(matches!(Config::read(path, true), Err(Error::ReadConfig { .. })));
+        assert!(matches!(
+            Config::read(path, true),
+            Err(Error::ReadConfig { .. })
+        ));
     }
 }

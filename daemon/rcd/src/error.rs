@@ -63,7 +63,9 @@ pub enum Error {
         source: Box<toml::de::Error>,
     },
     /// A log level is none.
-    #[error("the log level {level:?} (from {origin}) is wrong; use a level such as info, or a list such as warn,rcd_engine=debug")]
+    #[error(
+        "the log level {level:?} (from {origin}) is wrong; use a level such as info, or a list such as warn,rcd_engine=debug"
+    )]
     LogLevel {
         /// As given.
         level: String,

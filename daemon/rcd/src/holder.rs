@@ -45,7 +45,11 @@ pub fn join(paths: &Paths, managed: bool) -> Result<Joined, Error> {
         Err(rcd_runtime::Error::NoHolder { .. }) => Some(start(paths)?),
         joined => return joined.map_err(Error::Join),
     };
-    let patience = if managed { MANAGED_PATIENCE } else { ANSWER_PATIENCE };
+    let patience = if managed {
+        MANAGED_PATIENCE
+    } else {
+        ANSWER_PATIENCE
+    };
     let deadline = Instant::now() + patience;
     loop {
         match rcd_runtime::join(&socket) {
@@ -54,11 +58,17 @@ pub fn join(paths: &Paths, managed: bool) -> Result<Joined, Error> {
         }
         if let Some(ended) = started.as_mut().and_then(has_ended) {
             let what = format!("did not start ({ended})");
-            return Err(Error::Holder { what, log: said(&paths.holder_log(), managed) });
+            return Err(Error::Holder {
+                what,
+                log: said(&paths.holder_log(), managed),
+            });
         }
         if Instant::now() > deadline {
             let what = format!("does not answer at {}", socket.display());
-            return Err(Error::Holder { what, log: said(&paths.holder_log(), managed) });
+            return Err(Error::Holder {
+                what,
+                log: said(&paths.holder_log(), managed),
+            });
         }
         std::thread::sleep(ATTEMPT_PAUSE);
     }
@@ -67,7 +77,10 @@ pub fn join(paths: &Paths, managed: bool) -> Result<Joined, Error> {
 fn start(paths: &Paths) -> Result<Child, Error> {
     let program = beside_us().unwrap_or_else(|| PathBuf::from("rcd-init"));
     let log = paths.holder_log();
-    let failed = |source| Error::StartHolder { program: program.clone(), source };
+    let failed = |source| Error::StartHolder {
+        program: program.clone(),
+        source,
+    };
     let stderr = File::create(&log).map_err(failed)?;
     Command::new(&program)
         .arg("hold")
@@ -88,7 +101,12 @@ fn beside_us() -> Option<PathBuf> {
 }
 
 fn has_ended(child: &mut Child) -> Option<String> {
-    child.try_wait().ok().flatten().filter(|status| !status.success()).map(|status| status.to_string())
+    child
+        .try_wait()
+        .ok()
+        .flatten()
+        .filter(|status| !status.success())
+        .map(|status| status.to_string())
 }
 
 /// The end of the holder's log as the tail of an error message.
@@ -118,9 +136,16 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert_eq!(said(file.path(), false), "");
         assert!(said(file.path(), true).contains("journalctl"));
-        std::fs::write(file.path(), format!("{}\nno subordinate ids\n", "x".repeat(5000))).unwrap();
+        std::fs::write(
+            file.path(),
+            format!("{}\nno subordinate ids\n", "x".repeat(5000)),
+        )
+        .unwrap();
         let text = said(file.path(), true);
-        assert!(text.starts_with(": x") && text.ends_with("no subordinate ids"), "{text}");
+        assert!(
+            text.starts_with(": x") && text.ends_with("no subordinate ids"),
+            "{text}"
+        );
         assert!(text.len() <= LOG_TAIL_BYTES as usize + 2);
     }
 }

@@ -20,7 +20,9 @@ const VARIABLE: &str = "RCD_LOG";
 ///
 /// [`Error::LogLevel`].
 pub fn start(configured: &str) -> Result<(), Error> {
-    let from_environment = std::env::var(VARIABLE).ok().filter(|level| !level.is_empty());
+    let from_environment = std::env::var(VARIABLE)
+        .ok()
+        .filter(|level| !level.is_empty());
     let (level, origin) = match &from_environment {
         Some(level) => (level.as_str(), VARIABLE),
         None => (configured, "log.level in rcd.toml"),
@@ -30,8 +32,12 @@ pub fn start(configured: &str) -> Result<(), Error> {
         origin: origin.to_owned(),
         source,
     })?;
-    let journal = is_journal().then(tracing_journald::layer).and_then(Result::ok);
-    let text = journal.is_none().then(|| fmt::layer().with_writer(std::io::stderr));
+    let journal = is_journal()
+        .then(tracing_journald::layer)
+        .and_then(Result::ok);
+    let text = journal
+        .is_none()
+        .then(|| fmt::layer().with_writer(std::io::stderr));
     // Fails only if a subscriber is set already, as in tests.
     let _ = registry().with(filter).with(journal).with(text).try_init();
     Ok(())

@@ -58,14 +58,24 @@ fn serve(config: Option<std::path::PathBuf>) -> Result<(), Error> {
     paths.make()?;
     raise_descriptor_limit();
     let sockets = activation::sockets(&paths.varlink_socket())?;
-    let user = User::from_uid(geteuid()).ok().flatten().map(|user| user.name);
+    let user = User::from_uid(geteuid())
+        .ok()
+        .flatten()
+        .map(|user| user.name);
     let managed = activation::is_managed();
     let joined = match holder::join(&paths, managed) {
         // With a service manager's socket, clients wait for an answer: they get the reason.
         Err(error) if managed => Err(chain(&error)),
         joined => Ok(joined?),
     };
-    supervisor::run(Plan { paths, config, sockets, joined, managed, user })
+    supervisor::run(Plan {
+        paths,
+        config,
+        sockets,
+        joined,
+        managed,
+        user,
+    })
 }
 
 /// Whether this is root of the machine: in a user namespace of somebody else, uid 0 is harmless.

@@ -32,11 +32,15 @@ impl Paths {
     /// [`Error::NoDirectory`].
     pub fn find() -> Result<Paths, Error> {
         let uid = geteuid();
-        let home = absolute("HOME").or_else(|| User::from_uid(uid).ok().flatten().map(|user| user.dir));
+        let home =
+            absolute("HOME").or_else(|| User::from_uid(uid).ok().flatten().map(|user| user.dir));
         let below_home = |variable, path: &str| {
             absolute(variable).or_else(|| home.as_ref().map(|home| home.join(path)))
         };
-        let no_home = |what| Error::NoDirectory { what, advice: "set HOME" };
+        let no_home = |what| Error::NoDirectory {
+            what,
+            advice: "set HOME",
+        };
         Ok(Paths {
             data: below_home("XDG_DATA_HOME", ".local/share").ok_or_else(|| no_home("data"))?.join("rcd"),
             config: below_home("XDG_CONFIG_HOME", ".config")
@@ -85,7 +89,9 @@ impl Paths {
 }
 
 fn absolute(variable: &str) -> Option<PathBuf> {
-    env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+    env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
 }
 
 /// `/run/user/<uid>`, which logind makes, for a shell that lost its environment (`su`, cron).
@@ -97,11 +103,21 @@ fn login_directory(uid: Uid) -> Option<PathBuf> {
 
 /// Makes a directory, and its parents, for this user alone.
 fn make_private(path: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Directory { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let failed = |source| Error::Directory {
+        path: path.to_owned(),
+        source,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed)?;
     let metadata = path.metadata().map_err(failed)?;
     if metadata.uid() != geteuid().as_raw() {
-        return Err(Error::Owner { path: path.to_owned(), owner: metadata.uid() });
+        return Err(Error::Owner {
+            path: path.to_owned(),
+            owner: metadata.uid(),
+        });
     }
     if metadata.mode() & 0o077 != 0 {
         std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
@@ -126,6 +142,9 @@ mod tests {
     #[test]
     fn what_is_no_directory_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(matches!(make_private(file.path()), Err(Error::Directory { .. })));
+        assert!(matches!(
+            make_private(file.path()),
+            Err(Error::Directory { .. })
+        ));
     }
 }

@@ -62,7 +62,9 @@ pub struct Plan {
 ///
 /// The store, the engine or the async runtime cannot start; the holder has ended.
 pub fn run(plan: Plan) -> Result<(), Error> {
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
+    let workers = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(WORKERS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_name("rcd-worker")
@@ -82,7 +84,14 @@ pub fn run(plan: Plan) -> Result<(), Error> {
 async fn supervise(plan: Plan) -> Result<(), Error> {
     let shutdown = CancellationToken::new();
     let watchdog = tokio::spawn(activation::watchdog(shutdown.clone()));
-    let Plan { paths, config, sockets, joined, managed, user } = plan;
+    let Plan {
+        paths,
+        config,
+        sockets,
+        joined,
+        managed,
+        user,
+    } = plan;
     let mut facts = Facts {
         data_root: paths.data.clone(),
         run_root: paths.runtime.clone(),
@@ -133,8 +142,10 @@ async fn start_engine(paths: &Paths, config: Config, joined: Joined) -> Result<E
     let root = paths.data.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&root)).await;
     let opened = opened.map_err(|error| Error::Runtime(error.into()))?;
-    let (store, report) = opened
-        .map_err(|source| Error::Store { path: paths.data.clone(), source: Box::new(source) })?;
+    let (store, report) = opened.map_err(|source| Error::Store {
+        path: paths.data.clone(),
+        source: Box::new(source),
+    })?;
     if let Some(reason) = &report.rebuilt {
         tracing::warn!(reason, "the index was rebuilt from files");
     }
@@ -151,11 +162,16 @@ async fn start_engine(paths: &Paths, config: Config, joined: Joined) -> Result<E
         network: Box::new(PlainNetwork),
         registry,
     };
-    Engine::start(parts).await.map_err(|error| Error::Engine(Box::new(error)))
+    Engine::start(parts)
+        .await
+        .map_err(|error| Error::Engine(Box::new(error)))
 }
 
 fn listener(sockets: Sockets, paths: &Paths) -> Result<tokio::net::UnixListener, Error> {
-    let failed = |source| Error::Listen { path: paths.varlink_socket(), source };
+    let failed = |source| Error::Listen {
+        path: paths.varlink_socket(),
+        source,
+    };
     sockets.varlink.set_nonblocking(true).map_err(failed)?;
     tokio::net::UnixListener::from_std(sockets.varlink).map_err(failed)
 }

@@ -170,7 +170,12 @@ impl Connection {
     }
 
     async fn answer(&mut self, called: Called) -> io::Result<Next> {
-        let Called { mut call, more, oneway, method } = called;
+        let Called {
+            mut call,
+            more,
+            oneway,
+            method,
+        } = called;
         let outcome = match call.as_mut().now_or_never() {
             Some(outcome) => Some(outcome),
             None => {
@@ -285,7 +290,10 @@ impl Connection {
     async fn upgrade(mut self, session: Session) -> io::Result<()> {
         self.flush().await?;
         let early = self.messages.into_rest();
-        let session = session(Upgraded { stream: self.stream, early });
+        let session = session(Upgraded {
+            stream: self.stream,
+            early,
+        });
         tokio::select! {
             () = session => {}
             () = self.shutdown.cancelled() => {}
@@ -317,7 +325,12 @@ struct Called {
 impl Called {
     fn refused(error: Error) -> Called {
         let call = Box::pin(std::future::ready(Err(error)));
-        Called { call, more: false, oneway: false, method: "" }
+        Called {
+            call,
+            more: false,
+            oneway: false,
+            method: "",
+        }
     }
 }
 
@@ -327,7 +340,9 @@ fn begin<A: Service>(message: &[u8], server: &Arc<A>, table: &Table<A>) -> Calle
         Ok(call) => call,
         Err(error) => return Called::refused(error),
     };
-    let row = table.find(&call.method).and_then(|row| check_mode(&call, row).map(|()| row));
+    let row = table
+        .find(&call.method)
+        .and_then(|row| check_mode(&call, row).map(|()| row));
     match row {
         Ok(row) => Called {
             call: (row.call)(Arc::clone(server), call.parameters),
@@ -335,19 +350,32 @@ fn begin<A: Service>(message: &[u8], server: &Arc<A>, table: &Table<A>) -> Calle
             oneway: call.oneway,
             method: row.method.name,
         },
-        Err(error) => Called { oneway: call.oneway, ..Called::refused(error) },
+        Err(error) => Called {
+            oneway: call.oneway,
+            ..Called::refused(error)
+        },
     }
 }
 
 /// A connection changes hands only if both sides say so.
 fn check_mode<A: Server>(call: &Call<'_>, row: &Row<A>) -> Result<(), Error> {
     let method = row.method.name;
-    let message = match (row.method.kind == Kind::Upgrade, call.upgrade && !call.oneway) {
-        (true, false) => format!("{method} takes the connection over: call it with \"upgrade\": true"),
-        (false, true) => format!("{method} does not take the connection over: call it without \"upgrade\""),
+    let message = match (
+        row.method.kind == Kind::Upgrade,
+        call.upgrade && !call.oneway,
+    ) {
+        (true, false) => {
+            format!("{method} takes the connection over: call it with \"upgrade\": true")
+        }
+        (false, true) => {
+            format!("{method} does not take the connection over: call it without \"upgrade\"")
+        }
         _ => return Ok(()),
     };
-    Err(Error::InvalidParameter { message, parameter: "upgrade".to_owned() })
+    Err(Error::InvalidParameter {
+        message,
+        parameter: "upgrade".to_owned(),
+    })
 }
 
 #[cfg(test)]

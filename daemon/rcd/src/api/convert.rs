@@ -5,13 +5,14 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use rcd_engine::{
-    AttachRequest, ContainerInfo, ContainerPaths, ContainerRequest, DriverChoice, ExecRequest, ImageInfo, Phase,
-    Position, PullEvent, chain,
+    AttachRequest, ContainerInfo, ContainerPaths, ContainerRequest, DriverChoice, ExecRequest,
+    ImageInfo, Phase, Position, PullEvent, chain,
 };
 use rcd_proto::Error;
 use rcd_proto::table::Item;
 use rcd_proto::types::container::{
-    AttachParams, Bind, ContainerConfig, ContainerDetail, ContainerState, ContainerSummary, EffectiveConfig, LogsParams,
+    AttachParams, Bind, ContainerConfig, ContainerDetail, ContainerState, ContainerSummary,
+    EffectiveConfig, LogsParams,
 };
 use rcd_proto::types::exec::ExecConfig;
 use rcd_proto::types::image::{ImageDetail, ImageSummary, LayerProgress, LayerState, PullReply};
@@ -26,20 +27,63 @@ pub fn error(error: rcd_engine::Error) -> Error {
     let message = chain(&error);
     match error {
         E::NoSuchContainer { id } => Error::NoSuchContainer { message, id },
-        E::AmbiguousContainer { id, candidates } => Error::AmbiguousContainer { message, id, candidates },
+        E::AmbiguousContainer { id, candidates } => Error::AmbiguousContainer {
+            message,
+            id,
+            candidates,
+        },
         E::NameInUse { name, id } => Error::NameInUse { message, name, id },
-        E::NotRunning { id, state } => Error::NotRunning { message, id, state: state.to_owned() },
-        E::WrongPhase { id, state, .. } => Error::InUse { message, id, state: state.to_owned() },
-        E::StartFailed { id, exit_code, .. } => Error::StartFailed { message, id, exit_code },
-        E::ExecFailed { container, exit_code, .. } => Error::ExecFailed { message, container, exit_code },
+        E::NotRunning { id, state } => Error::NotRunning {
+            message,
+            id,
+            state: state.to_owned(),
+        },
+        E::WrongPhase { id, state, .. } => Error::InUse {
+            message,
+            id,
+            state: state.to_owned(),
+        },
+        E::StartFailed { id, exit_code, .. } => Error::StartFailed {
+            message,
+            id,
+            exit_code,
+        },
+        E::ExecFailed {
+            container,
+            exit_code,
+            ..
+        } => Error::ExecFailed {
+            message,
+            container,
+            exit_code,
+        },
         E::NoSuchExec { id } => Error::NoSuchExec { message, id },
-        E::InvalidConfig { field, .. } => Error::InvalidConfig { message, field: field.to_owned() },
+        E::InvalidConfig { field, .. } => Error::InvalidConfig {
+            message,
+            field: field.to_owned(),
+        },
         E::NoSuchImage { reference } => Error::NoSuchImage { message, reference },
-        E::AmbiguousImage { reference, candidates } => Error::AmbiguousImage { message, reference, candidates },
-        E::ImageInUse { reference, containers } => Error::ImageInUse { message, reference, containers },
-        E::ImageNamedTwice { id, references } => {
-            Error::AmbiguousImage { message, reference: id, candidates: references }
-        }
+        E::AmbiguousImage {
+            reference,
+            candidates,
+        } => Error::AmbiguousImage {
+            message,
+            reference,
+            candidates,
+        },
+        E::ImageInUse {
+            reference,
+            containers,
+        } => Error::ImageInUse {
+            message,
+            reference,
+            containers,
+        },
+        E::ImageNamedTwice { id, references } => Error::AmbiguousImage {
+            message,
+            reference: id,
+            candidates: references,
+        },
         E::InvalidReference { reference, .. } => Error::InvalidReference { message, reference },
         E::Pull { reference, .. } => Error::PullFailed { message, reference },
         E::Import { .. } => Error::ImportFailed { message },
@@ -53,7 +97,10 @@ pub fn error(error: rcd_engine::Error) -> Error {
 /// # Errors
 ///
 /// [`Error::InvalidParameter`] if it does not fit.
-pub fn number<T: TryFrom<i64, Error = TryFromIntError>>(parameter: &str, value: i64) -> Result<T, Error> {
+pub fn number<T: TryFrom<i64, Error = TryFromIntError>>(
+    parameter: &str,
+    value: i64,
+) -> Result<T, Error> {
     T::try_from(value).map_err(|_| Error::InvalidParameter {
         message: format!("parameter {parameter} is out of range: {value}"),
         parameter: parameter.to_owned(),
@@ -124,13 +171,33 @@ pub fn container_request(config: ContainerConfig) -> Result<ContainerRequest, Er
 }
 
 fn bind_to_record(bind: Bind) -> record::Bind {
-    let Bind { source, target, read_only, recursive } = bind;
-    record::Bind { source, target, read_only, recursive }
+    let Bind {
+        source,
+        target,
+        read_only,
+        recursive,
+    } = bind;
+    record::Bind {
+        source,
+        target,
+        read_only,
+        recursive,
+    }
 }
 
 fn bind_of_record(bind: &record::Bind) -> Bind {
-    let record::Bind { source, target, read_only, recursive } = bind.clone();
-    Bind { source, target, read_only, recursive }
+    let record::Bind {
+        source,
+        target,
+        read_only,
+        recursive,
+    } = bind.clone();
+    Bind {
+        source,
+        target,
+        read_only,
+        recursive,
+    }
 }
 
 fn network_name(mode: NetworkMode) -> String {
@@ -152,7 +219,8 @@ pub fn attach_request(parameters: &AttachParams) -> Result<AttachRequest, Error>
     Ok(AttachRequest {
         container: parameters.id.clone(),
         start: parameters.start,
-        offsets: (stdout.is_some() || stderr.is_some()).then(|| (stdout.unwrap_or(0), stderr.unwrap_or(0))),
+        offsets: (stdout.is_some() || stderr.is_some())
+            .then(|| (stdout.unwrap_or(0), stderr.unwrap_or(0))),
         size: size(parameters.rows, parameters.columns)?,
     })
 }
@@ -213,7 +281,12 @@ pub fn container_summary(info: &ContainerInfo) -> ContainerSummary {
         name: record.name.clone(),
         image: record.image.clone(),
         image_id: record.image_id.clone(),
-        command: config.entrypoint.iter().chain(&config.command).cloned().collect(),
+        command: config
+            .entrypoint
+            .iter()
+            .chain(&config.command)
+            .cloned()
+            .collect(),
         state: state(view.phase),
         created_at_ns: int(record.created_at_ns),
         started_at_ns: time(view.started_at_ns),
@@ -225,7 +298,11 @@ pub fn container_summary(info: &ContainerInfo) -> ContainerSummary {
 }
 
 /// Everything about a container.
-pub fn container_detail(info: &ContainerInfo, paths: &ContainerPaths, driver: DriverChoice) -> ContainerDetail {
+pub fn container_detail(
+    info: &ContainerInfo,
+    paths: &ContainerPaths,
+    driver: DriverChoice,
+) -> ContainerDetail {
     ContainerDetail {
         summary: container_summary(info),
         config: effective_config(&info.record.config),
@@ -268,7 +345,8 @@ fn effective_config(config: &record::ContainerConfig) -> EffectiveConfig {
 
 /// The signal's name; its number if it is a real-time one.
 fn signal_name(number: i32) -> String {
-    Signal::try_from(number).map_or_else(|_| number.to_string(), |signal| signal.as_str().to_owned())
+    Signal::try_from(number)
+        .map_or_else(|_| number.to_string(), |signal| signal.as_str().to_owned())
 }
 
 /// A line of the list of images.
@@ -306,13 +384,22 @@ pub fn image_detail(info: &ImageInfo) -> ImageDetail {
 
 /// A reply of a pull.
 pub fn pull_reply(event: PullEvent) -> Item<PullReply> {
-    let all = |layers: Vec<rcd_engine::LayerProgress>| layers.into_iter().map(layer_progress).collect();
+    let all =
+        |layers: Vec<rcd_engine::LayerProgress>| layers.into_iter().map(layer_progress).collect();
     match event {
-        PullEvent::Resolved { reference, layers } => {
-            Item::More(PullReply { reference: Some(reference), layers: all(layers), ..PullReply::default() })
-        }
-        PullEvent::Progress(layers) => Item::More(PullReply { layers: all(layers), ..PullReply::default() }),
-        PullEvent::Done { image_id, manifest_digest } => Item::Last(PullReply {
+        PullEvent::Resolved { reference, layers } => Item::More(PullReply {
+            reference: Some(reference),
+            layers: all(layers),
+            ..PullReply::default()
+        }),
+        PullEvent::Progress(layers) => Item::More(PullReply {
+            layers: all(layers),
+            ..PullReply::default()
+        }),
+        PullEvent::Done {
+            image_id,
+            manifest_digest,
+        } => Item::Last(PullReply {
             image_id: Some(image_id),
             manifest_digest: Some(manifest_digest),
             ..PullReply::default()
@@ -343,7 +430,9 @@ mod tests {
         assert_eq!(number::<u16>("rows", 24), Ok(24));
         for (value, wide) in [(-1, false), (65_536, true)] {
             let error = number::<u16>("rows", value).unwrap_err();
-            assert!(matches!(error, Error::InvalidParameter { parameter, .. } if parameter == "rows"));
+            assert!(
+                matches!(error, Error::InvalidParameter { parameter, .. } if parameter == "rows")
+            );
             assert_eq!(number::<u64>("rows", value).is_ok(), wide);
         }
     }
@@ -352,7 +441,10 @@ mod tests {
     fn an_unknown_network_is_refused() {
         let network = |name: &str| {
             let network = Some(name.to_owned());
-            container_request(ContainerConfig { network, ..ContainerConfig::default() })
+            container_request(ContainerConfig {
+                network,
+                ..ContainerConfig::default()
+            })
         };
         assert_eq!(network("host").unwrap().network, Some(NetworkMode::Host));
         assert!(matches!(network("bridge"), Err(Error::NotSupported { .. })));
@@ -360,9 +452,15 @@ mod tests {
 
     #[test]
     fn one_offset_stands_for_both() {
-        let parameters = AttachParams { stdout_offset: Some(5), ..AttachParams::default() };
+        let parameters = AttachParams {
+            stdout_offset: Some(5),
+            ..AttachParams::default()
+        };
         assert_eq!(attach_request(&parameters).unwrap().offsets, Some((5, 0)));
-        assert_eq!(attach_request(&AttachParams::default()).unwrap().offsets, None);
+        assert_eq!(
+            attach_request(&AttachParams::default()).unwrap().offsets,
+            None
+        );
     }
 
     #[test]

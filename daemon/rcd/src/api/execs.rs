@@ -4,10 +4,10 @@ use rcd_proto::Error;
 use rcd_proto::api::ExecApi;
 use rcd_proto::types::exec::{ExecId, ExecParams, ExecReply};
 
+use super::Daemon;
 use super::connection::Session;
 use super::convert::{self, error};
 use super::session::{self, Wanted};
-use super::Daemon;
 
 impl ExecApi for Daemon {
     async fn run(&self, parameters: ExecParams) -> Result<(ExecReply, Session), Error> {
@@ -16,7 +16,10 @@ impl ExecApi for Daemon {
         let engine = self.engine()?;
         let id = engine.exec(request).await.map_err(error)?;
         let attached = engine.attach_exec(&id).map_err(error)?;
-        Ok((ExecReply { id }, session::exec(attached, Wanted::all(stdin))))
+        Ok((
+            ExecReply { id },
+            session::exec(attached, Wanted::all(stdin)),
+        ))
     }
 
     async fn start(&self, parameters: ExecParams) -> Result<ExecReply, Error> {

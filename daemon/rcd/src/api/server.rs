@@ -86,9 +86,13 @@ fn admit(stream: &UnixStream, slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePe
                 .to_owned(),
         });
     }
-    Arc::clone(slots).try_acquire_owned().map_err(|_| Error::Busy {
-        message: format!("rcd has {CONNECTIONS_MAX} connections already; close some and try again"),
-    })
+    Arc::clone(slots)
+        .try_acquire_owned()
+        .map_err(|_| Error::Busy {
+            message: format!(
+                "rcd has {CONNECTIONS_MAX} connections already; close some and try again"
+            ),
+        })
 }
 
 /// Says why, as far as the socket's buffer takes it without waiting, and closes.

@@ -44,7 +44,11 @@ pub struct Wanted {
 impl Wanted {
     /// All output, and input too if there is any.
     pub fn all(stdin: bool) -> Wanted {
-        Wanted { stdin, stdout: true, stderr: true }
+        Wanted {
+            stdin,
+            stdout: true,
+            stderr: true,
+        }
     }
 }
 
@@ -135,8 +139,9 @@ pub fn import(session: ImportSession) -> Session {
                 return;
             };
             let result = result.and_then(|image_id| {
-                serde_json::to_string(&ImportResult { image_id })
-                    .map_err(|error| Error::Internal { message: error.to_string() })
+                serde_json::to_string(&ImportResult { image_id }).map_err(|error| Error::Internal {
+                    message: error.to_string(),
+                })
             });
             log_end(match result {
                 Ok(json) => send(&mut write, Kind::Result, json.as_bytes()).await,
@@ -166,7 +171,11 @@ async fn send(write: &mut OwnedWriteHalf, kind: Kind, content: &[u8]) -> io::Res
 }
 
 /// Sends what a session shows. False after the last frame.
-async fn send_output(write: &mut OwnedWriteHalf, output: Result<Output, Error>, wanted: Wanted) -> io::Result<bool> {
+async fn send_output(
+    write: &mut OwnedWriteHalf,
+    output: Result<Output, Error>,
+    wanted: Wanted,
+) -> io::Result<bool> {
     match output {
         Ok(Output::Stdout(bytes)) if wanted.stdout => send(write, Kind::Stdout, &bytes).await?,
         Ok(Output::Stderr(bytes)) if wanted.stderr => send(write, Kind::Stderr, &bytes).await?,
@@ -176,7 +185,12 @@ async fn send_output(write: &mut OwnedWriteHalf, output: Result<Output, Error>, 
             return Ok(false);
         }
         Ok(Output::Lost(message)) => {
-            send(write, Kind::Error, Error::Internal { message }.to_wire().as_bytes()).await?;
+            send(
+                write,
+                Kind::Error,
+                Error::Internal { message }.to_wire().as_bytes(),
+            )
+            .await?;
             return Ok(false);
         }
         Err(error) => {
@@ -217,7 +231,9 @@ async fn feed(mut read: OwnedReadHalf, early: Vec<u8>, input: Option<Input>, std
     if let Some(input) = input.filter(|_| stdin && !is_gone(read.as_ref())) {
         input.close().await;
     }
-    with_peer(&read, std::future::pending()).await.unwrap_or_default()
+    with_peer(&read, std::future::pending())
+        .await
+        .unwrap_or_default()
 }
 
 async fn feed_frame(input: &Input, kind: Kind, content: &[u8], stdin: bool) {
@@ -268,14 +284,18 @@ async fn receive(
         loop {
             match decoder.next_frame() {
                 Ok(None) => break,
-                Ok(Some((Kind::Stdin, []))) => return Some(session.finish().await.map_err(convert::error)),
+                Ok(Some((Kind::Stdin, []))) => {
+                    return Some(session.finish().await.map_err(convert::error));
+                }
                 Ok(Some((Kind::Stdin, content))) => {
                     let content = Bytes::copy_from_slice(content);
                     if !session.write(content).await {
                         return Some(session.finish().await.map_err(convert::error));
                     }
                 }
-                Ok(Some(_)) => return Some(Err(not_an_archive("only Stdin frames carry an archive"))),
+                Ok(Some(_)) => {
+                    return Some(Err(not_an_archive("only Stdin frames carry an archive")));
+                }
                 Err(error) => return Some(Err(malformed(error))),
             }
         }
@@ -291,5 +311,7 @@ fn malformed(error: FrameError) -> Error {
 }
 
 fn not_an_archive(why: &str) -> Error {
-    Error::ImportFailed { message: format!("the client's frames are wrong: {why}") }
+    Error::ImportFailed {
+        message: format!("the client's frames are wrong: {why}"),
+    }
 }

@@ -23,7 +23,9 @@ impl SystemApi for Daemon {
     async fn get_info(&self, _: Empty) -> Result<InfoReply, Error> {
         let facts = self.facts.clone();
         let host = tokio::task::spawn_blocking(move || host(&facts)).await;
-        let host = host.map_err(|error| Error::Internal { message: format!("cannot look at the host: {error}") })?;
+        let host = host.map_err(|error| Error::Internal {
+            message: format!("cannot look at the host: {error}"),
+        })?;
         Ok(match &self.engine {
             Ok(engine) => with_engine(host, engine),
             Err(reason) => without_engine(host, reason),
@@ -42,7 +44,9 @@ fn version(facts: &Facts) -> VersionReply {
         holder_protocol: facts.holder_protocol.into(),
         os: "linux".to_owned(),
         arch: go_architecture(std::env::consts::ARCH).to_owned(),
-        kernel: uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default(),
+        kernel: uname()
+            .map(|name| name.release().to_string_lossy().into_owned())
+            .unwrap_or_default(),
     }
 }
 
@@ -60,7 +64,10 @@ fn go_architecture(rust: &str) -> &str {
 
 fn with_engine(mut info: InfoReply, engine: &rcd_engine::Engine) -> InfoReply {
     let containers = engine.containers();
-    let running = containers.iter().filter(|info| info.view.phase.is_live()).count();
+    let running = containers
+        .iter()
+        .filter(|info| info.view.phase.is_live())
+        .count();
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let driver = engine.default_driver();
     info.containers_running = count(running);
@@ -88,12 +95,16 @@ fn host(facts: &Facts) -> InfoReply {
         version: version(facts),
         data_root: facts.data_root.to_string_lossy().into_owned(),
         run_root: facts.run_root.to_string_lossy().into_owned(),
-        cgroup: facts.cgroup.as_ref().map(|path| path.to_string_lossy().into_owned()),
+        cgroup: facts
+            .cgroup
+            .as_ref()
+            .map(|path| path.to_string_lossy().into_owned()),
         shortcomings: shortcomings(facts, &controllers),
         cgroup_controllers: controllers,
         uid_map: id_map("/proc/self/uid_map"),
         gid_map: id_map("/proc/self/gid_map"),
-        cpus: std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1)),
+        cpus: std::thread::available_parallelism()
+            .map_or(1, |n| i64::try_from(n.get()).unwrap_or(1)),
         memory_bytes: memory_bytes(&read_to_string("/proc/meminfo").unwrap_or_default()),
         daemon_pid: std::process::id().into(),
         holder_pid: facts.holder_pid.into(),
@@ -105,7 +116,11 @@ fn host(facts: &Facts) -> InfoReply {
 fn shortcomings(facts: &Facts, controllers: &[String]) -> Vec<Shortcoming> {
     let mut found = Vec::new();
     let mut add = |what: String, effect: &str, cure: &str| {
-        found.push(Shortcoming { what, effect: effect.to_owned(), cure: cure.to_owned() });
+        found.push(Shortcoming {
+            what,
+            effect: effect.to_owned(),
+            cure: cure.to_owned(),
+        });
     };
     if !facts.managed {
         add(
@@ -146,7 +161,9 @@ fn missing(controllers: &[String]) -> Option<String> {
 
 fn controllers(cgroup: Option<&Path>) -> Vec<String> {
     let file = cgroup.map(|path| path.join("cgroup.controllers"));
-    let text = file.and_then(|file| read_to_string(file).ok()).unwrap_or_default();
+    let text = file
+        .and_then(|file| read_to_string(file).ok())
+        .unwrap_or_default();
     text.split_whitespace().map(str::to_owned).collect()
 }
 
@@ -167,8 +184,16 @@ fn id_range(line: &str) -> Option<IdRange> {
 
 /// `MemTotal` of `/proc/meminfo` (`proc_meminfo(5)`), in bytes; 0 if it is not there.
 fn memory_bytes(meminfo: &str) -> i64 {
-    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = kib.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    let kib = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = kib.and_then(|rest| {
+        rest.trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
     convert::int(kib.unwrap_or(0).saturating_mul(1024))
 }
 
@@ -178,9 +203,16 @@ mod tests {
 
     #[test]
     fn kernel_files_are_read() {
-        assert_eq!(memory_bytes("MemTotal:       16 kB\nMemFree: 1 kB\n"), 16_384);
+        assert_eq!(
+            memory_bytes("MemTotal:       16 kB\nMemFree: 1 kB\n"),
+            16_384
+        );
         assert_eq!(memory_bytes("nonsense"), 0);
-        let range = IdRange { container_id: 0, host_id: 1500, size: 1 };
+        let range = IdRange {
+            container_id: 0,
+            host_id: 1500,
+            size: 1,
+        };
         assert_eq!(id_range("         0       1500          1"), Some(range));
         assert_eq!(id_range("0 x 1"), None);
     }
@@ -188,9 +220,20 @@ mod tests {
     #[test]
     fn a_host_without_cgroups_says_so() {
         let found = host(&Facts::default()).shortcomings;
-        assert!(found.iter().any(|shortcoming| shortcoming.what.contains("cgroup")));
-        assert!(found.iter().all(|s| !s.effect.is_empty() && !s.cure.is_empty()));
-        assert_eq!(missing(&["cpu".into(), "memory".into(), "pids".into()]), None);
+        assert!(
+            found
+                .iter()
+                .any(|shortcoming| shortcoming.what.contains("cgroup"))
+        );
+        assert!(
+            found
+                .iter()
+                .all(|s| !s.effect.is_empty() && !s.cure.is_empty())
+        );
+        assert_eq!(
+            missing(&["cpu".into(), "memory".into(), "pids".into()]),
+            None
+        );
         assert_eq!(missing(&["cpu".into()]).as_deref(), Some("memory, pids"));
     }
 }

@@ -61,7 +61,12 @@ impl ContainerApi for Fake {
     }
 
     async fn attach(&self, parameters: AttachParams) -> Result<(AttachReply, Session), Error> {
-        let reply = AttachReply { id: parameters.id, tty: false, stdout_offset: 0, stderr_offset: 0 };
+        let reply = AttachReply {
+            id: parameters.id,
+            tty: false,
+            stdout_offset: 0,
+            stderr_offset: 0,
+        };
         let session: Session = Box::new(|mut upgraded| {
             Box::pin(async move {
                 upgraded.stream.write_all(&upgraded.early).await.unwrap();
@@ -88,13 +93,21 @@ impl ExecApi for Fake {
 
 impl ImageApi for Fake {
     async fn pull(&self, parameters: PullParams) -> Result<ItemStream<PullReply>, Error> {
-        let count: usize = parameters.reference.parse().map_err(|_| Error::InvalidReference {
-            message: "not a number".into(),
-            reference: parameters.reference.clone(),
-        })?;
-        let reply = |n: usize| PullReply { reference: Some(n.to_string()), ..Default::default() };
+        let count: usize = parameters
+            .reference
+            .parse()
+            .map_err(|_| Error::InvalidReference {
+                message: "not a number".into(),
+                reference: parameters.reference.clone(),
+            })?;
+        let reply = |n: usize| PullReply {
+            reference: Some(n.to_string()),
+            ..Default::default()
+        };
         let more = stream::iter(1..count).map(move |n| Ok(Item::More(reply(n))));
-        Ok(Box::pin(more.chain(stream::once(async move { Ok(Item::Last(reply(count))) }))))
+        Ok(Box::pin(more.chain(stream::once(async move {
+            Ok(Item::Last(reply(count)))
+        }))))
     }
 
     refuse! {
@@ -122,7 +135,13 @@ impl Peer {
         let (fake, shutdown) = (Arc::clone(fake), CancellationToken::new());
         let token = shutdown.clone();
         tokio::spawn(async move { serve(theirs, fake, &api::table(), token).await });
-        (Peer { stream: ours, messages: Messages::default() }, shutdown)
+        (
+            Peer {
+                stream: ours,
+                messages: Messages::default(),
+            },
+            shutdown,
+        )
     }
 
     async fn send(&mut self, message: &str) {
@@ -131,7 +150,8 @@ impl Peer {
     }
 
     async fn call(&mut self, method: &str, parameters: Value) -> Value {
-        self.send(&json!({ "method": method, "parameters": parameters }).to_string()).await;
+        self.send(&json!({ "method": method, "parameters": parameters }).to_string())
+            .await;
         self.reply().await.expect("a reply")
     }
 
@@ -151,11 +171,14 @@ impl Peer {
 }
 
 fn error_of(reply: &Value) -> (&str, &str) {
-    let text = |value: &'_ Value| -> bool { value["message"].as_str().is_some_and(|m| !m.is_empty()) };
+    let text =
+        |value: &'_ Value| -> bool { value["message"].as_str().is_some_and(|m| !m.is_empty()) };
     assert!(text(&reply["parameters"]), "{reply}");
     (
         reply["error"].as_str().unwrap_or_default(),
-        reply["parameters"]["parameter"].as_str().unwrap_or_default(),
+        reply["parameters"]["parameter"]
+            .as_str()
+            .unwrap_or_default(),
     )
 }
 
@@ -166,24 +189,59 @@ async fn bad_input_gets_a_typed_error_and_keeps_the_connection() {
     let (mut peer, _shutdown) = Peer::connect(&Arc::default());
     for bad in ["", "{", "[]", "\u{1}", r#"{"method":3}"#] {
         peer.send(bad).await;
-        assert_eq!(error_of(&peer.reply().await.unwrap()), (INVALID, ""), "{bad}");
+        assert_eq!(
+            error_of(&peer.reply().await.unwrap()),
+            (INVALID, ""),
+            "{bad}"
+        );
     }
     let cases = [
         ("io.rcd.Container.Wait", json!({}), INVALID, "id"),
         ("io.rcd.Container.Wait", json!({ "id": 3 }), INVALID, "id"),
-        ("io.rcd.Container.Wait", json!({ "id": "x", "idd": 1 }), INVALID, "idd"),
+        (
+            "io.rcd.Container.Wait",
+            json!({ "id": "x", "idd": 1 }),
+            INVALID,
+            "idd",
+        ),
         ("io.rcd.Container.Wait", json!([]), INVALID, ""),
-        ("io.rcd.Container.Attach", json!({ "id": "x" }), INVALID, "upgrade"),
-        ("io.rcd.Container.Nope", json!({}), "org.varlink.service.MethodNotFound", ""),
-        ("io.nope.Nope", json!({}), "org.varlink.service.InterfaceNotFound", ""),
-        ("nope", json!(null), "org.varlink.service.InterfaceNotFound", ""),
-        ("io.rcd.Image.Pull", json!({ "reference": "x" }), "io.rcd.Image.InvalidReference", ""),
+        (
+            "io.rcd.Container.Attach",
+            json!({ "id": "x" }),
+            INVALID,
+            "upgrade",
+        ),
+        (
+            "io.rcd.Container.Nope",
+            json!({}),
+            "org.varlink.service.MethodNotFound",
+            "",
+        ),
+        (
+            "io.nope.Nope",
+            json!({}),
+            "org.varlink.service.InterfaceNotFound",
+            "",
+        ),
+        (
+            "nope",
+            json!(null),
+            "org.varlink.service.InterfaceNotFound",
+            "",
+        ),
+        (
+            "io.rcd.Image.Pull",
+            json!({ "reference": "x" }),
+            "io.rcd.Image.InvalidReference",
+            "",
+        ),
     ];
     for (method, parameters, error, parameter) in cases {
         let reply = peer.call(method, parameters).await;
         assert_eq!(error_of(&reply), (error, parameter), "{method}");
     }
-    peer.send(r#"{"method":"io.rcd.System.Ping","upgrade":true}"#).await;
+    peer.send(r#"{"method":"io.rcd.System.Ping","upgrade":true}"#)
+        .await;
     assert_eq!(error_of(&peer.reply().await.unwrap()), (INVALID, "upgrade"));
     let ping = r#"{"meth\u006fd":"io.rcd.System.Ping","more":null,"parameters":null}"#;
     peer.send(ping).await;
@@ -200,11 +258,17 @@ async fn a_message_over_the_cap_is_refused_and_the_next_one_served() {
         for _ in 0..17 {
             write.write_all(&chunk).await.unwrap();
         }
-        write.write_all(b"\0{\"method\":\"io.rcd.System.Ping\"}\0").await.unwrap();
+        write
+            .write_all(b"\0{\"method\":\"io.rcd.System.Ping\"}\0")
+            .await
+            .unwrap();
         write
     });
     let write = writer.await.unwrap();
-    let mut peer = Peer { stream: read.reunite(write).unwrap(), messages };
+    let mut peer = Peer {
+        stream: read.reunite(write).unwrap(),
+        messages,
+    };
     assert_eq!(error_of(&peer.reply().await.unwrap()), (INVALID, ""));
     assert_eq!(peer.reply().await.unwrap(), json!({ "parameters": {} }));
 }
@@ -236,14 +300,18 @@ async fn replies_are_sent_before_a_slow_call_is_awaited() {
     assert_eq!(peer.reply().await.unwrap(), json!({ "parameters": {} }));
     fake.started.notified().await;
     fake.wake.notify_one();
-    assert_eq!(peer.reply().await.unwrap(), json!({ "parameters": { "exitCode": 7 } }));
+    assert_eq!(
+        peer.reply().await.unwrap(),
+        json!({ "parameters": { "exitCode": 7 } })
+    );
     assert_eq!(peer.reply().await.unwrap(), json!({ "parameters": {} }));
 }
 
 #[tokio::test]
 async fn a_stream_says_which_reply_is_its_last() {
     let (mut peer, _shutdown) = Peer::connect(&Arc::default());
-    peer.send(r#"{"method":"io.rcd.Image.Pull","parameters":{"reference":"3"},"more":true}"#).await;
+    peer.send(r#"{"method":"io.rcd.Image.Pull","parameters":{"reference":"3"},"more":true}"#)
+        .await;
     for (n, continues) in [("1", true), ("2", true), ("3", false)] {
         let reply = peer.reply().await.unwrap();
         assert_eq!(reply["parameters"]["reference"], n);
@@ -256,7 +324,8 @@ async fn a_stream_says_which_reply_is_its_last() {
 async fn hanging_up_cancels_the_call() {
     let fake = Arc::new(Fake::default());
     let (mut peer, _shutdown) = Peer::connect(&fake);
-    peer.send(r#"{"method":"io.rcd.Container.Wait","parameters":{"id":"a"}}"#).await;
+    peer.send(r#"{"method":"io.rcd.Container.Wait","parameters":{"id":"a"}}"#)
+        .await;
     fake.started.notified().await;
     drop(peer);
     fake.dropped.notified().await;
@@ -267,9 +336,13 @@ async fn hanging_up_cancels_the_call() {
 async fn hanging_up_after_more_calls_than_are_read_ahead_cancels_too() {
     let fake = Arc::new(Fake::default());
     let (mut peer, _shutdown) = Peer::connect(&fake);
-    peer.send(r#"{"method":"io.rcd.Container.Wait","parameters":{"id":"a"}}"#).await;
+    peer.send(r#"{"method":"io.rcd.Container.Wait","parameters":{"id":"a"}}"#)
+        .await;
     fake.started.notified().await;
-    peer.stream.write_all(&vec![b' '; READ_AHEAD_BYTES_MAX + READ_BYTES]).await.unwrap();
+    peer.stream
+        .write_all(&vec![b' '; READ_AHEAD_BYTES_MAX + READ_BYTES])
+        .await
+        .unwrap();
     drop(peer);
     fake.dropped.notified().await;
 }
@@ -278,12 +351,16 @@ async fn hanging_up_after_more_calls_than_are_read_ahead_cancels_too() {
 async fn a_peer_that_ends_its_sending_still_gets_its_replies() {
     let fake = Arc::new(Fake::default());
     let (mut peer, _shutdown) = Peer::connect(&fake);
-    peer.send(r#"{"method":"io.rcd.Container.Wait","parameters":{"id":"a"}}"#).await;
+    peer.send(r#"{"method":"io.rcd.Container.Wait","parameters":{"id":"a"}}"#)
+        .await;
     peer.stream.shutdown().await.unwrap();
     fake.started.notified().await;
     tokio::task::yield_now().await;
     fake.wake.notify_one();
-    assert_eq!(peer.reply().await.unwrap(), json!({ "parameters": { "exitCode": 7 } }));
+    assert_eq!(
+        peer.reply().await.unwrap(),
+        json!({ "parameters": { "exitCode": 7 } })
+    );
     assert_eq!(peer.reply().await, None);
 }
 
@@ -304,7 +381,9 @@ async fn an_upgraded_connection_carries_early_bytes_and_half_close() {
 async fn shutdown_ends_waiting_calls_and_idle_connections() {
     let fake = Arc::new(Fake::default());
     let (mut waiting, shutdown) = Peer::connect(&fake);
-    waiting.send(r#"{"method":"io.rcd.Container.Wait","parameters":{"id":"a"}}"#).await;
+    waiting
+        .send(r#"{"method":"io.rcd.Container.Wait","parameters":{"id":"a"}}"#)
+        .await;
     fake.started.notified().await;
     let (mut idle, idle_shutdown) = Peer::connect(&fake);
     shutdown.cancel();
@@ -326,17 +405,27 @@ async fn a_stalled_reader_stalls_no_other_of_two_hundred_connections() {
 
     // More replies than any socket buffer holds, and nobody reads them.
     let mut stalled = UnixStream::connect(&path).await.unwrap();
-    let flood = r#"{"method":"io.rcd.Image.Pull","parameters":{"reference":"1000000"},"more":true}"#;
-    stalled.write_all(format!("{flood}\0").as_bytes()).await.unwrap();
+    let flood =
+        r#"{"method":"io.rcd.Image.Pull","parameters":{"reference":"1000000"},"more":true}"#;
+    stalled
+        .write_all(format!("{flood}\0").as_bytes())
+        .await
+        .unwrap();
     stalled.readable().await.unwrap();
 
     let mut peers = Vec::new();
     for _ in 0..200 {
         let stream = UnixStream::connect(&path).await.unwrap();
-        peers.push(Peer { stream, messages: Messages::default() });
+        peers.push(Peer {
+            stream,
+            messages: Messages::default(),
+        });
     }
     for peer in &mut peers {
-        assert_eq!(peer.call("io.rcd.System.Ping", json!({})).await, json!({ "parameters": {} }));
+        assert_eq!(
+            peer.call("io.rcd.System.Ping", json!({})).await,
+            json!({ "parameters": {} })
+        );
     }
     // Nor does it hold up the end.
     shutdown.cancel();
