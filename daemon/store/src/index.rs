@@ -1,0 +1,159 @@
+//! The index: rows by table and key, behind one trait so that the database can be replaced.
+//!
+//! The implementation is sled 0.34 with guards against what killing it at random moments showed:
+//! - Killed while it opens, it leaves `snap.*.generating`, which the next open takes for a snapshot
+//!   and refuses. Those files are deleted first.
+//! - Its `flush` gives the log to the kernel and starts the write (`sync_file_range`), which
+//!   survives SIGKILL but no power cut. A durable commit adds fdatasync(2) on the database file.
+//! - A database that cannot be understood is set aside by the caller and built again from files.
+//!
+//! sled's own thread flushes every [`FLUSH_MS_MAX`] what was changed with [`Durability::Relaxed`].
+
+use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use crate::disk;
+use crate::error::{Error, Result, io_error};
+
+/// Bytes of decoded pages that sled may keep. A row is about 2 KB and is read at start only.
+const CACHE_BYTES_MAX: u64 = 1 << 20;
+
+/// A relaxed change is with the kernel after this time, in milliseconds.
+const FLUSH_MS_MAX: u64 = 500;
+
+/// What a change survives once it was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A power cut: on disk before it is acknowledged.
+    Synced,
+    /// SIGKILL of this process: with the kernel before it is acknowledged.
+    Written,
+    /// Nothing at first, SIGKILL after half a second.
+    Relaxed,
+}
+
+/// Which records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Table {
+    /// `ContainerRecord`s by id.
+    Containers,
+    /// `ImageRecord`s by id.
+    Images,
+}
+
+impl Table {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Containers => "container/",
+            Self::Images => "image/",
+        }
+    }
+}
+
+/// Rows by table and key. Readers wait for no writer.
+pub(crate) trait Index: Send + Sync {
+    /// All rows of a table, by key in order.
+    fn rows(&self, table: Table) -> Result<Vec<(String, Vec<u8>)>>;
+    /// Adds or replaces a row.
+    fn put(&self, table: Table, key: &str, row: &[u8], durability: Durability) -> Result<()>;
+    /// Removes a row; none there is as good.
+    fn remove(&self, table: Table, key: &str, durability: Durability) -> Result<()>;
+    /// Makes every change so far durable.
+    fn sync(&self) -> Result<()>;
+}
+
+/// The index in sled.
+pub(crate) struct SledIndex {
+    db: sled::Db,
+    /// The file that sled writes, opened once more: sled lends its own to nobody.
+    file: File,
+    path: PathBuf,
+}
+
+impl SledIndex {
+    /// Opens or creates the index in the directory `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        remove_torn_snapshots(path)?;
+        let config = sled::Config::new()
+            .path(path)
+            .mode(sled::Mode::LowSpace)
+            .cache_capacity(CACHE_BYTES_MAX)
+            .flush_every_ms(Some(FLUSH_MS_MAX));
+        // sled asserts where it should report, when its file holds what it never wrote.
+        let db = catch_unwind(AssertUnwindSafe(|| config.open()))
+            .map_err(|_| Error::IndexCrashed { path: path.to_owned() })?
+            .map_err(|source| Error::Index { action: "open", path: path.to_owned(), source })?;
+        let db_file = path.join("db");
+        let file = File::open(&db_file).map_err(io_error("open", db_file))?;
+        Ok(Self { db, file, path: path.to_owned() })
+    }
+
+    fn commit(&self, durability: Durability) -> Result<()> {
+        if durability == Durability::Relaxed {
+            return Ok(());
+        }
+        self.db.flush().map_err(|source| self.error("write", source))?;
+        if durability == Durability::Synced {
+            self.file.sync_data().map_err(io_error("sync", &self.path))?;
+        }
+        Ok(())
+    }
+
+    fn error(&self, action: &'static str, source: sled::Error) -> Error {
+        Error::Index { action, path: self.path.clone(), source }
+    }
+}
+
+impl Index for SledIndex {
+    fn rows(&self, table: Table) -> Result<Vec<(String, Vec<u8>)>> {
+        let prefix = table.prefix();
+        let mut rows = Vec::new();
+        for row in self.db.scan_prefix(prefix) {
+            let (key, row) = row.map_err(|source| self.error("read", source))?;
+            let key = key.get(prefix.len()..).unwrap_or_default();
+            rows.push((String::from_utf8_lossy(key).into_owned(), row.to_vec()));
+        }
+        Ok(rows)
+    }
+
+    fn put(&self, table: Table, key: &str, row: &[u8], durability: Durability) -> Result<()> {
+        let key = format!("{}{key}", table.prefix());
+        self.db.insert(key, row).map_err(|source| self.error("write", source))?;
+        self.commit(durability)
+    }
+
+    fn remove(&self, table: Table, key: &str, durability: Durability) -> Result<()> {
+        let key = format!("{}{key}", table.prefix());
+        self.db.remove(key).map_err(|source| self.error("write", source))?;
+        self.commit(durability)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.commit(Durability::Synced)
+    }
+}
+
+/// Whether an open failed because of what the files hold, and not because the machine refused: a
+/// full disk or too many open files must not cost the index.
+pub(crate) fn is_damage(error: &Error) -> bool {
+    match error {
+        Error::IndexCrashed { .. } => true,
+        Error::Index { source: sled::Error::Io(source), .. } => source.raw_os_error().is_none(),
+        Error::Index { .. } => true,
+        _ => false,
+    }
+}
+
+fn remove_torn_snapshots(path: &Path) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    for name in disk::names(path)? {
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            let torn = path.join(name);
+            fs::remove_file(&torn).map_err(io_error("remove", torn))?;
+        }
+    }
+    Ok(())
+}
