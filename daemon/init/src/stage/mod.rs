@@ -230,20 +230,29 @@ mod tests {
     fn decode(bytes: &[u8]) -> Result<Plan> {
         let memfd = nix::sys::memfd::memfd_create(c"plan", nix::sys::memfd::MFdFlags::empty());
         let memfd = memfd.unwrap();
-        File::from(memfd.try_clone().unwrap()).write_all_at(bytes, 0).unwrap();
+        File::from(memfd.try_clone().unwrap())
+            .write_all_at(bytes, 0)
+            .unwrap();
         read_plan(&memfd)
     }
 
     #[test]
     fn a_plan_survives_its_encoding() {
-        assert_eq!(decode(&postcard::to_stdvec(&plan()).unwrap()).unwrap(), plan());
+        assert_eq!(
+            decode(&postcard::to_stdvec(&plan()).unwrap()).unwrap(),
+            plan()
+        );
     }
 
     #[test]
     fn damaged_plans_are_errors_or_other_plans_and_never_a_panic() {
         let whole = postcard::to_stdvec(&plan()).unwrap();
         for length in 0..whole.len() {
-            assert_eq!(decode(&whole[..length]).unwrap_err().step, Step::Plan, "{length} bytes");
+            assert_eq!(
+                decode(&whole[..length]).unwrap_err().step,
+                Step::Plan,
+                "{length} bytes"
+            );
         }
         for position in 0..whole.len() {
             for flip in [0x01, 0x80, 0xff] {

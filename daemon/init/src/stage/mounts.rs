@@ -30,7 +30,9 @@ pub(super) fn apply(root: &Root, mount: &Mount) -> Result<()> {
     let target = open_target(root, mount, &detached)?;
     attach(detached.as_fd(), target.as_fd()).at_because(Step::Mount, &mount.target, |errno| {
         match errno {
-            Errno::ENOTDIR | Errno::EINVAL => "one of source and target is a directory, the other is not".into(),
+            Errno::ENOTDIR | Errno::EINVAL => {
+                "one of source and target is a directory, the other is not".into()
+            }
             _ => String::new(),
         }
     })
@@ -80,7 +82,9 @@ fn new_filesystem(
     let context = FsContext::open(&text(fstype)?)
         .at_because(Step::Mount, target, |errno| explain(fstype, errno))?;
     // What mount tables show as the device.
-    context.set(c"source", &text(fstype)?).at(Step::Mount, target)?;
+    context
+        .set(c"source", &text(fstype)?)
+        .at(Step::Mount, target)?;
     for (key, value) in options {
         let (name, value) = (text(key)?, text(value)?);
         let set = if value.is_empty() {

@@ -100,11 +100,30 @@ fn set_limit(limit: &Rlimit) -> Result<()> {
 /// As `ulimit` options of Docker name it; the order is `asm-generic/resource.h`.
 fn limit_name(resource: u32) -> String {
     const NAMES: [&str; 16] = [
-        "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks",
-        "sigpending", "msgqueue", "nice", "rtprio", "rttime",
+        "cpu",
+        "fsize",
+        "data",
+        "stack",
+        "core",
+        "rss",
+        "nproc",
+        "nofile",
+        "memlock",
+        "as",
+        "locks",
+        "sigpending",
+        "msgqueue",
+        "nice",
+        "rtprio",
+        "rttime",
     ];
-    let name = usize::try_from(resource).ok().and_then(|index| NAMES.get(index));
-    name.map_or_else(|| format!("limit number {resource}"), |name| format!("limit {name}"))
+    let name = usize::try_from(resource)
+        .ok()
+        .and_then(|index| NAMES.get(index));
+    name.map_or_else(
+        || format!("limit number {resource}"),
+        |name| format!("limit {name}"),
+    )
 }
 
 /// Puts the streams on 0, 1, 2 and gives them to the user, so that `/dev/stdout` can be opened.

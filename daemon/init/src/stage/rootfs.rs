@@ -10,10 +10,10 @@ use std::fmt::Write as _;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
-use nix::unistd::{chdir, fchdir, pivot_root};
+use nix::unistd::{AccessFlags, chdir, faccessat, fchdir, pivot_root};
 use rcd_sys::mount::{Attributes, FsContext, READONLY, attach, clone_tree, set_attributes};
 
 use super::beneath::Root;
@@ -104,12 +104,22 @@ fn mount_overlay(
         MsFlags::empty(),
         Some(options.as_str()),
     )
-    .at_because(Step::Rootfs, upper, |_| overlay_messages(&options))
+    .at_because(Step::Rootfs, upper, |_| match marked_volatile(&work_fd) {
+        true => "it was once mounted volatile, without syncs, and may not be mounted again".into(),
+        false => overlay_messages(&options),
+    })
 }
 
 /// A directory as the kernel finds it again, whatever its path.
 fn name_of(directory: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", directory.as_raw_fd())
+}
+
+/// Whether a volatile mount has left its mark (`Documentation/filesystems/overlayfs.rst`, "Volatile
+/// mount"), of which the kernel tells its own log alone.
+fn marked_volatile(work: &OwnedFd) -> bool {
+    let mark = "work/incompat/volatile";
+    faccessat(work, mark, AccessFlags::F_OK, AtFlags::empty()).is_ok()
 }
 
 /// Why overlayfs refused `options`: mount(2) tells it to the kernel's log alone, the newer interface

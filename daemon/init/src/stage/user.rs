@@ -60,7 +60,9 @@ fn read(root: &Root, path: &str) -> Result<String> {
     if file_type(&status) != SFlag::S_IFREG {
         return Err(refuse(Step::User, path, "it is not a regular file"));
     }
-    let size = u64::try_from(status.st_size).unwrap_or(0).min(FILE_BYTES_MAX);
+    let size = u64::try_from(status.st_size)
+        .unwrap_or(0)
+        .min(FILE_BYTES_MAX);
     // One more than the size, so that the second read is the last.
     let mut bytes = Vec::with_capacity(size as usize + 1);
     File::from(fd)
