@@ -75,7 +75,10 @@ pub const DEFAULT: [Capability; 14] = [
 pub fn number(capability: Capability) -> u8 {
     // The table is complete (a test walks all names), so the fallback is never taken; 63 is a bit
     // that no kernel knows and that `capset` would refuse.
-    ALL.iter().position(|c| *c == capability).and_then(|n| u8::try_from(n).ok()).unwrap_or(63)
+    ALL.iter()
+        .position(|c| *c == capability)
+        .and_then(|n| u8::try_from(n).ok())
+        .unwrap_or(63)
 }
 
 /// The capability of a bit number.
@@ -115,7 +118,10 @@ mod tests {
             assert_eq!(number(capability), bit);
             assert_eq!(from_number(bit), Some(capability));
             assert_eq!(parse(&name(capability)), Some(capability));
-            assert_eq!(parse(&capability.to_string().to_lowercase()), Some(capability));
+            assert_eq!(
+                parse(&capability.to_string().to_lowercase()),
+                Some(capability)
+            );
         }
         assert_eq!(from_number(41), None);
         assert_eq!(parse("CAP_EVERYTHING"), None);
@@ -123,8 +129,16 @@ mod tests {
 
     #[test]
     fn names_have_the_numbers_of_the_kernel_header() {
-        let cases = [("CAP_CHOWN", 0), ("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21)];
-        let later = [("CAP_SETFCAP", 31), ("CAP_SYSLOG", 34), ("CAP_CHECKPOINT_RESTORE", 40)];
+        let cases = [
+            ("CAP_CHOWN", 0),
+            ("CAP_NET_ADMIN", 12),
+            ("CAP_SYS_ADMIN", 21),
+        ];
+        let later = [
+            ("CAP_SETFCAP", 31),
+            ("CAP_SYSLOG", 34),
+            ("CAP_CHECKPOINT_RESTORE", 40),
+        ];
         for (text, bit) in cases.into_iter().chain(later) {
             assert_eq!(parse(text).map(number), Some(bit), "{text}");
         }

@@ -53,7 +53,13 @@ impl Cgroups {
         let new = match fs::create_dir(&path) {
             Ok(()) => true,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
-            Err(source) => return Err(Error::Cgroup { what: "create", path, source }),
+            Err(source) => {
+                return Err(Error::Cgroup {
+                    what: "create",
+                    path,
+                    source,
+                });
+            }
         };
         Ok((self.open(container)?, new))
     }
@@ -62,11 +68,17 @@ impl Cgroups {
     pub(crate) fn open(&self, container: &str) -> Result<OwnedFd, Error> {
         let path = self.path(container);
         let flags = nix::libc::O_PATH | nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
-        let opened: io::Result<File> =
-            OpenOptions::new().read(true).custom_flags(flags).open(&path);
+        let opened: io::Result<File> = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(&path);
         match opened {
             Ok(file) => Ok(file.into()),
-            Err(source) => Err(Error::Cgroup { what: "open", path, source }),
+            Err(source) => Err(Error::Cgroup {
+                what: "open",
+                path,
+                source,
+            }),
         }
     }
 
@@ -86,7 +98,13 @@ impl Cgroups {
                 Some(ms) if source.kind() == io::ErrorKind::ResourceBusy => {
                     tokio::time::sleep(Duration::from_millis(ms)).await;
                 }
-                _ => return Err(Error::Cgroup { what: "remove", path, source }),
+                _ => {
+                    return Err(Error::Cgroup {
+                        what: "remove",
+                        path,
+                        source,
+                    });
+                }
             }
         }
     }
@@ -123,7 +141,10 @@ fn remove_tree(path: &Path, depth: usize) -> io::Result<()> {
 }
 
 fn has_children_or_processes(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty
+    )
 }
 
 #[cfg(test)]

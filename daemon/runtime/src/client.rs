@@ -70,8 +70,16 @@ pub(crate) struct Start {
 
 #[derive(Debug)]
 enum Pending {
-    Spawn { key: ProcessKey, stdio: Stdio, cgroup_is_new: bool, answer: Answer<Process> },
-    List { found: Vec<Process>, answer: Answer<Vec<Process>> },
+    Spawn {
+        key: ProcessKey,
+        stdio: Stdio,
+        cgroup_is_new: bool,
+        answer: Answer<Process>,
+    },
+    List {
+        found: Vec<Process>,
+        answer: Answer<Vec<Process>>,
+    },
 }
 
 pub(crate) struct Client {
@@ -176,15 +184,29 @@ impl Client {
         let seq = self.seq;
         let (request, fds, pending) = match command {
             Command::Spawn(start, answer) => {
-                let Start { mut spawn, fds, stdio, cgroup_is_new } = *start;
+                let Start {
+                    mut spawn,
+                    fds,
+                    stdio,
+                    cgroup_is_new,
+                } = *start;
                 spawn.seq = seq;
                 let key = spawn.key.clone();
-                let pending = Pending::Spawn { key, stdio, cgroup_is_new, answer };
+                let pending = Pending::Spawn {
+                    key,
+                    stdio,
+                    cgroup_is_new,
+                    answer,
+                };
                 (Request::Spawn(spawn), fds, Some(pending))
             }
             Command::List { answer } => {
                 let found = Vec::new();
-                (Request::List { seq }, Vec::new(), Some(Pending::List { found, answer }))
+                (
+                    Request::List { seq },
+                    Vec::new(),
+                    Some(Pending::List { found, answer }),
+                )
             }
             Command::Acknowledge { key } => (Request::Acknowledge { key }, Vec::new(), None),
             Command::Drop { key, slot } => (Request::Drop { key, slot }, Vec::new(), None),
@@ -207,7 +229,10 @@ impl Client {
 
     fn flush(&mut self) -> Flow {
         while let Some(packet) = self.outgoing.front() {
-            match self.socket.try_io(tokio::io::Interest::WRITABLE, |s| packet.send(s.as_fd())) {
+            match self
+                .socket
+                .try_io(tokio::io::Interest::WRITABLE, |s| packet.send(s.as_fd()))
+            {
                 Ok(()) => drop(self.outgoing.pop_front()),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -222,8 +247,9 @@ impl Client {
             if self.held.len() >= EVENTS_HELD_MAX {
                 break;
             }
-            let read =
-                self.socket.try_io(tokio::io::Interest::READABLE, |s| wire::receive(s.as_fd(), false));
+            let read = self.socket.try_io(tokio::io::Interest::READABLE, |s| {
+                wire::receive(s.as_fd(), false)
+            });
             match read {
                 Ok(Some(Ok(received))) => self.handle(received)?,
                 Ok(Some(Err(error))) => return Flow::Break(End::Gone(chain(&error))),
@@ -240,29 +266,39 @@ impl Client {
         match reply {
             Reply::Spawned { seq, pid, .. } => self.spawned(seq, pid, fds),
             Reply::SpawnFailed { seq, failure } => match self.pending.remove(&seq) {
-                Some(Pending::Spawn { key, cgroup_is_new, answer, .. }) => {
+                Some(Pending::Spawn {
+                    key,
+                    cgroup_is_new,
+                    answer,
+                    ..
+                }) => {
                     self.give_up(&key, cgroup_is_new);
                     drop(answer.send(Err(Error::start(key, failure))));
                 }
                 other => return self.unexpected(seq, other),
             },
-            Reply::Process { seq, key, pid, started_at_ns, exit, .. } => {
-                match self.pending.get_mut(&seq) {
-                    Some(Pending::List { found, .. }) => {
-                        let mut process = Process {
-                            key,
-                            pid,
-                            started_at_ns,
-                            exit,
-                            pidfd: None,
-                            stdio: Stdio::default(),
-                        };
-                        fill(&mut process, fds);
-                        found.push(process);
-                    }
-                    _ => return Flow::Break(End::Gone(format!("no list has number {seq}"))),
+            Reply::Process {
+                seq,
+                key,
+                pid,
+                started_at_ns,
+                exit,
+                ..
+            } => match self.pending.get_mut(&seq) {
+                Some(Pending::List { found, .. }) => {
+                    let mut process = Process {
+                        key,
+                        pid,
+                        started_at_ns,
+                        exit,
+                        pidfd: None,
+                        stdio: Stdio::default(),
+                    };
+                    fill(&mut process, fds);
+                    found.push(process);
                 }
-            }
+                _ => return Flow::Break(End::Gone(format!("no list has number {seq}"))),
+            },
             Reply::ListEnd { seq } => match self.pending.remove(&seq) {
                 Some(Pending::List { found, answer }) => drop(answer.send(Ok(found))),
                 other => return self.unexpected(seq, other),
@@ -278,12 +314,25 @@ impl Client {
     fn spawned(&mut self, seq: u64, pid: i32, fds: Vec<(FdRole, OwnedFd)>) {
         // A process that nobody asked for is in the holder's table all the same, and `list` shows
         // it; its descriptors close here.
-        let Some(Pending::Spawn { key, stdio, answer, .. }) = self.pending.remove(&seq) else {
-            tracing::error!(seq, pid, "the holder started a process that was not asked for");
+        let Some(Pending::Spawn {
+            key, stdio, answer, ..
+        }) = self.pending.remove(&seq)
+        else {
+            tracing::error!(
+                seq,
+                pid,
+                "the holder started a process that was not asked for"
+            );
             return;
         };
-        let mut process =
-            Process { key, pid, started_at_ns: now_ns(), exit: None, pidfd: None, stdio };
+        let mut process = Process {
+            key,
+            pid,
+            started_at_ns: now_ns(),
+            exit: None,
+            pidfd: None,
+            stdio,
+        };
         fill(&mut process, fds);
         drop(answer.send(Ok(process)));
     }
@@ -292,13 +341,20 @@ impl Client {
         if let Some(pending) = pending {
             self.fail(pending, Error::HolderGone);
         }
-        Flow::Break(End::Gone(format!("request {seq} does not match its answer")))
+        Flow::Break(End::Gone(format!(
+            "request {seq} does not match its answer"
+        )))
     }
 
     /// Answers a request with an error.
     fn fail(&self, pending: Pending, error: Error) {
         match pending {
-            Pending::Spawn { key, cgroup_is_new, answer, .. } => {
+            Pending::Spawn {
+                key,
+                cgroup_is_new,
+                answer,
+                ..
+            } => {
                 self.give_up(&key, cgroup_is_new);
                 drop(answer.send(Err(error)));
             }
@@ -400,7 +456,9 @@ pub(crate) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
 }
 
 fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 

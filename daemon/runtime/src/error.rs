@@ -193,11 +193,18 @@ pub enum Error {
 impl Error {
     pub(crate) fn start(key: ProcessKey, failure: Failure) -> Self {
         let exit_code = exit_code(&failure);
-        Self::Start { key, failure: Box::new(failure), exit_code }
+        Self::Start {
+            key,
+            failure: Box::new(failure),
+            exit_code,
+        }
     }
 
     pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Invalid { field: field.into(), reason: reason.into() }
+        Self::Invalid {
+            field: field.into(),
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn protocol(what: impl Into<String>) -> Self {
@@ -262,7 +269,12 @@ mod tests {
     use super::*;
 
     fn failed(step: Step, errno: i32) -> Failure {
-        Failure { step, object: "nope".into(), errno, detail: String::new() }
+        Failure {
+            step,
+            object: "nope".into(),
+            errno,
+            detail: String::new(),
+        }
     }
 
     #[test]
@@ -282,7 +294,10 @@ mod tests {
 
     #[test]
     fn a_failure_reads_as_one_sentence() {
-        let key = ProcessKey { container: "c1".into(), exec: None };
+        let key = ProcessKey {
+            container: "c1".into(),
+            exec: None,
+        };
         let error = Error::start(key, failed(Step::Exec, nix::libc::ENOENT));
         assert_eq!(
             error.to_string(),

@@ -34,17 +34,27 @@ impl IdMaps {
     /// # Errors
     /// [`Error::Proc`] if `/proc` is missing or says something unknown.
     pub fn current() -> Result<Self, Error> {
-        Ok(Self { uids: read("/proc/self/uid_map")?, gids: read("/proc/self/gid_map")? })
+        Ok(Self {
+            uids: read("/proc/self/uid_map")?,
+            gids: read("/proc/self/gid_map")?,
+        })
     }
 
     /// The highest mapped group id; 0 if none is.
     pub fn gid_max(&self) -> u32 {
-        self.gids.iter().map(|r| r.inside.saturating_add(r.count.saturating_sub(1))).max().unwrap_or(0)
+        self.gids
+            .iter()
+            .map(|r| r.inside.saturating_add(r.count.saturating_sub(1)))
+            .max()
+            .unwrap_or(0)
     }
 }
 
 fn read(path: &str) -> Result<Vec<Range>, Error> {
-    let failed = |source| Error::Proc { path: PathBuf::from(path), source };
+    let failed = |source| Error::Proc {
+        path: PathBuf::from(path),
+        source,
+    };
     let text = std::fs::read_to_string(Path::new(path)).map_err(failed)?;
     parse(&text).ok_or_else(|| failed(io::Error::from(io::ErrorKind::InvalidData)))
 }
@@ -56,7 +66,11 @@ fn parse(text: &str) -> Option<Vec<Range>> {
 fn parse_line(line: &str) -> Option<Range> {
     let mut numbers = line.split_ascii_whitespace().map(str::parse);
     let mut next = || numbers.next()?.ok();
-    let range = Range { inside: next()?, outside: next()?, count: next()? };
+    let range = Range {
+        inside: next()?,
+        outside: next()?,
+        count: next()?,
+    };
     numbers.next().is_none().then_some(range)
 }
 
@@ -68,14 +82,27 @@ mod tests {
     fn maps_parse_as_the_kernel_prints_them() {
         let text = "         0       1500          1\n         1     300000      65536\n";
         let ranges = parse(text).unwrap();
-        assert_eq!(ranges[1], Range { inside: 1, outside: 300_000, count: 65_536 });
-        let maps = IdMaps { uids: Vec::new(), gids: ranges };
+        assert_eq!(
+            ranges[1],
+            Range {
+                inside: 1,
+                outside: 300_000,
+                count: 65_536
+            }
+        );
+        let maps = IdMaps {
+            uids: Vec::new(),
+            gids: ranges,
+        };
         assert_eq!(maps.gid_max(), 65_536);
     }
 
     #[test]
     fn the_initial_namespace_maps_everything() {
-        let maps = IdMaps { uids: Vec::new(), gids: parse("0 0 4294967295").unwrap() };
+        let maps = IdMaps {
+            uids: Vec::new(),
+            gids: parse("0 0 4294967295").unwrap(),
+        };
         assert_eq!(maps.gid_max(), u32::MAX - 1);
         assert_eq!(IdMaps::default().gid_max(), 0);
     }

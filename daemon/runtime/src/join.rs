@@ -24,7 +24,11 @@ use crate::Error;
 use crate::wire::{self, Packet};
 
 /// The oldest protocol that this daemon speaks: the one before the newest, if there is one.
-const PROTOCOL_VERSION_MIN: u32 = if PROTOCOL_VERSION > 1 { PROTOCOL_VERSION - 1 } else { 1 };
+const PROTOCOL_VERSION_MIN: u32 = if PROTOCOL_VERSION > 1 {
+    PROTOCOL_VERSION - 1
+} else {
+    1
+};
 
 /// How long the holder may take to answer. It answers from its event loop in well under 1 ms; a
 /// stopped or hung one must not hang the daemon's start for ever.
@@ -57,13 +61,25 @@ impl Joined {
 
     /// Says hello on a connected socket.
     pub(crate) fn handshake(socket: OwnedFd, path: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::Connect { path: path.to_owned(), source };
-        let hello = Packet::new(&Request::Hello { version: PROTOCOL_VERSION }, Vec::new())?;
+        let failed = |source| Error::Connect {
+            path: path.to_owned(),
+            source,
+        };
+        let hello = Packet::new(
+            &Request::Hello {
+                version: PROTOCOL_VERSION,
+            },
+            Vec::new(),
+        )?;
         hello.send(socket.as_fd()).map_err(failed)?;
         let received = wire::receive(socket.as_fd(), true).map_err(|e| failed(timed_out(e)))?;
         let received = received.ok_or(Error::HolderGone)??;
         match received.reply {
-            Reply::Welcome { version, pid, cgroup } => {
+            Reply::Welcome {
+                version,
+                pid,
+                cgroup,
+            } => {
                 if !(PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&version) {
                     return Err(Error::Version {
                         holder: version,
@@ -72,7 +88,12 @@ impl Joined {
                     });
                 }
                 let cgroup = cgroup.map(PathBuf::from);
-                Ok(Self { socket, holder_pid: pid, cgroup, protocol: version })
+                Ok(Self {
+                    socket,
+                    holder_pid: pid,
+                    cgroup,
+                    protocol: version,
+                })
             }
             Reply::Refused { reason } => Err(Error::Refused { reason }),
             other => Err(Error::protocol(format!("{other:?} in answer to Hello"))),
@@ -82,7 +103,13 @@ impl Joined {
     /// Moves this process into the holder's user and mount namespaces.
     fn enter(&self) -> Result<(), Error> {
         let pid = self.holder_pid;
-        let failed = |what| move |errno: nix::Error| Error::Join { what, pid, source: errno.into() };
+        let failed = |what| {
+            move |errno: nix::Error| Error::Join {
+                what,
+                pid,
+                source: errno.into(),
+            }
+        };
         let pidfd = self.holder_pidfd()?;
         let namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
         nix::sched::setns(pidfd, namespaces).map_err(failed("join"))?;
@@ -120,19 +147,22 @@ pub fn join(path: &Path) -> Result<Joined, Error> {
 }
 
 fn dial(path: &Path) -> Result<OwnedFd, Error> {
-    let failed = |errno: nix::Error| Error::Connect { path: path.to_owned(), source: errno.into() };
+    let failed = |errno: nix::Error| Error::Connect {
+        path: path.to_owned(),
+        source: errno.into(),
+    };
     let flags = SockFlag::SOCK_CLOEXEC;
-    let socket =
-        socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(failed)?;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(failed)?;
     let timeout = TimeVal::new(WELCOME_TIMEOUT_S, 0);
     setsockopt(&socket, sockopt::ReceiveTimeout, &timeout).map_err(failed)?;
     setsockopt(&socket, sockopt::SendTimeout, &timeout).map_err(failed)?;
     let address = UnixAddr::new(path).map_err(failed)?;
     match connect(socket.as_raw_fd(), &address) {
         Ok(()) => Ok(socket),
-        Err(errno @ (nix::Error::ENOENT | nix::Error::ECONNREFUSED)) => {
-            Err(Error::NoHolder { path: path.to_owned(), source: errno.into() })
-        }
+        Err(errno @ (nix::Error::ENOENT | nix::Error::ECONNREFUSED)) => Err(Error::NoHolder {
+            path: path.to_owned(),
+            source: errno.into(),
+        }),
         Err(errno) => Err(failed(errno)),
     }
 }

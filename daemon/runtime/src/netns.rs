@@ -70,11 +70,12 @@ impl Pool {
         Self::with_maker(len_max, move || make(gid_max))
     }
 
-    fn with_maker(
-        len_max: usize,
-        make: impl Fn() -> Made + Send + 'static,
-    ) -> Result<Self, Error> {
-        let shelf = Shelf { made: VecDeque::new(), len_max: len_max.max(1), closed: false };
+    fn with_maker(len_max: usize, make: impl Fn() -> Made + Send + 'static) -> Result<Self, Error> {
+        let shelf = Shelf {
+            made: VecDeque::new(),
+            len_max: len_max.max(1),
+            closed: false,
+        };
         let shared = Arc::new(Shared {
             shelf: Mutex::new(shelf),
             changed: Condvar::new(),
@@ -84,7 +85,10 @@ impl Pool {
         std::thread::Builder::new()
             .name("netns-pool".to_owned())
             .spawn(move || theirs.fill(make))
-            .map_err(|source| Error::Setup { what: "start the netns pool", source })?;
+            .map_err(|source| Error::Setup {
+                what: "start the netns pool",
+                source,
+            })?;
         Ok(Self { shared })
     }
 
@@ -94,13 +98,21 @@ impl Pool {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let permit = self.shared.ready.acquire().await.map_err(|_| Error::ShuttingDown)?;
+            let permit = self
+                .shared
+                .ready
+                .acquire()
+                .await
+                .map_err(|_| Error::ShuttingDown)?;
             permit.forget();
             match self.shared.pop() {
                 Some(Ok(fd)) => return Ok(fd),
                 Some(Err(_)) if attempt < TAKE_ATTEMPTS_MAX => {}
                 Some(Err(Failure { step, source })) => {
-                    return Err(Error::NetNs { what: step.to_owned(), source });
+                    return Err(Error::NetNs {
+                        what: step.to_owned(),
+                        source,
+                    });
                 }
                 None => return Err(Error::ShuttingDown),
             }
@@ -147,11 +159,17 @@ impl Shared {
     fn put(&self, made: Made) -> bool {
         let mut shelf = self.lock();
         if made.is_err() && !shelf.made.is_empty() && !shelf.closed {
-            let shelf = self.changed.wait(shelf).unwrap_or_else(PoisonError::into_inner);
+            let shelf = self
+                .changed
+                .wait(shelf)
+                .unwrap_or_else(PoisonError::into_inner);
             return !shelf.closed;
         }
         while !shelf.closed && shelf.made.len() >= shelf.len_max {
-            shelf = self.changed.wait(shelf).unwrap_or_else(PoisonError::into_inner);
+            shelf = self
+                .changed
+                .wait(shelf)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         if shelf.closed {
             return false;
@@ -171,8 +189,11 @@ fn make(gid_max: u32) -> Made {
     // Docker sets both: ports below 1024 and ping need no capability inside a container.
     std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
         .map_err(step("writing net.ipv4.ip_unprivileged_port_start"))?;
-    std::fs::write("/proc/sys/net/ipv4/ping_group_range", format!("0 {gid_max}"))
-        .map_err(step("writing net.ipv4.ping_group_range"))?;
+    std::fs::write(
+        "/proc/sys/net/ipv4/ping_group_range",
+        format!("0 {gid_max}"),
+    )
+    .map_err(step("writing net.ipv4.ping_group_range"))?;
     rcd_sys::netns::current_net().map_err(step("opening /proc/thread-self/ns/net"))
 }
 
@@ -208,7 +229,10 @@ mod tests {
         let broken = Arc::new(AtomicBool::new(true));
         let theirs = Arc::clone(&broken);
         let pool = Pool::with_maker(2, move || match theirs.load(Ordering::SeqCst) {
-            true => Err(Failure { step: "x", source: io::Error::from_raw_os_error(28) }),
+            true => Err(Failure {
+                step: "x",
+                source: io::Error::from_raw_os_error(28),
+            }),
             false => Ok(fd()),
         });
         let pool = pool.unwrap();
@@ -221,7 +245,10 @@ mod tests {
     async fn an_old_failure_is_asked_about_again() {
         let calls = AtomicUsize::new(0);
         let pool = Pool::with_maker(1, move || match calls.fetch_add(1, Ordering::SeqCst) {
-            0 => Err(Failure { step: "x", source: io::Error::from_raw_os_error(28) }),
+            0 => Err(Failure {
+                step: "x",
+                source: io::Error::from_raw_os_error(28),
+            }),
             _ => Ok(fd()),
         });
         pool.unwrap().take().await.unwrap();

@@ -18,8 +18,14 @@ use crate::{Error, seccomp};
 pub use process::compile as compile_process;
 
 /// Device nodes that every container has (runtime specification, "Default Devices").
-const DEFAULT_DEVICES: [&str; 6] =
-    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+const DEFAULT_DEVICES: [&str; 6] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+];
 
 /// `__NEW_UTS_LEN`, the longest host name in bytes.
 const HOSTNAME_BYTES_MAX: usize = 64;
@@ -92,7 +98,10 @@ impl ProcessExtras {
     /// The part of `o` that its spec leaves out.
     pub fn new(o: &ProcessOptions) -> Self {
         let names = o.groups.iter().filter(|g| g.parse::<u32>().is_err());
-        Self { create_cwd: o.create_cwd, groups: names.cloned().collect() }
+        Self {
+            create_cwd: o.create_cwd,
+            groups: names.cloned().collect(),
+        }
     }
 }
 
@@ -123,13 +132,18 @@ pub fn compile(spec: &Spec, extras: &Extras) -> Result<Compiled, Error> {
         sysctls: sysctls(linux, namespaces)?,
         process: process::with_filter(process, &extras.process, seccomp)?,
     };
-    Ok(Compiled { plan: Plan::Init(Box::new(plan)), namespaces })
+    Ok(Compiled {
+        plan: Plan::Init(Box::new(plan)),
+        namespaces,
+    })
 }
 
 /// Refuses each (field, is set) that is set.
 fn refuse(fields: &[(&str, bool)]) -> Result<(), Error> {
     match fields.iter().find(|(_, set)| *set) {
-        Some((field, _)) => Err(Error::Unsupported { field: (*field).to_owned() }),
+        Some((field, _)) => Err(Error::Unsupported {
+            field: (*field).to_owned(),
+        }),
         None => Ok(()),
     }
 }
@@ -140,7 +154,10 @@ fn is_set<T: Default + PartialEq>(value: &Option<T>) -> bool {
 
 fn refuse_unsupported(spec: &Spec) -> Result<(), Error> {
     if !spec.version().starts_with("1.") {
-        return Err(Error::invalid("ociVersion", format!("`{}` is not 1.x", spec.version())));
+        return Err(Error::invalid(
+            "ociVersion",
+            format!("`{}` is not 1.x", spec.version()),
+        ));
     }
     refuse(&[
         ("domainname", is_set(spec.domainname())),
@@ -160,7 +177,10 @@ fn refuse_unsupported_linux(linux: &Linux, id: &str) -> Result<(), Error> {
         ("linux.gidMappings", is_set(linux.gid_mappings())),
         ("linux.resources", resources),
         ("linux.devices", is_set(linux.devices())),
-        ("linux.rootfsPropagation", is_set(linux.rootfs_propagation())),
+        (
+            "linux.rootfsPropagation",
+            is_set(linux.rootfs_propagation()),
+        ),
         ("linux.mountLabel", is_set(linux.mount_label())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
@@ -168,9 +188,10 @@ fn refuse_unsupported_linux(linux: &Linux, id: &str) -> Result<(), Error> {
         ("linux.timeOffsets", is_set(linux.time_offsets())),
     ])?;
     match linux.cgroups_path() {
-        Some(path) if *path != Path::new("/").join(id) => {
-            Err(Error::invalid("linux.cgroupsPath", format!("only `/{id}` is supported")))
-        }
+        Some(path) if *path != Path::new("/").join(id) => Err(Error::invalid(
+            "linux.cgroupsPath",
+            format!("only `/{id}` is supported"),
+        )),
         _ => Ok(()),
     }
 }
@@ -191,10 +212,14 @@ fn namespaces(linux: &Linux) -> Result<u64, Error> {
     for namespace in linux.namespaces().as_deref().unwrap_or_default() {
         let typ = namespace.typ();
         if namespace.path().is_some() {
-            return Err(Error::Unsupported { field: format!("linux.namespaces: path of {typ}") });
+            return Err(Error::Unsupported {
+                field: format!("linux.namespaces: path of {typ}"),
+            });
         }
         if matches!(typ, LinuxNamespaceType::User | LinuxNamespaceType::Time) {
-            return Err(Error::Unsupported { field: format!("linux.namespaces: {typ}") });
+            return Err(Error::Unsupported {
+                field: format!("linux.namespaces: {typ}"),
+            });
         }
         // The enumeration's values are the kernel's CLONE_NEW* bits.
         flags |= typ as u64;
@@ -209,24 +234,35 @@ fn namespaces(linux: &Linux) -> Result<u64, Error> {
 }
 
 fn hostname(spec: &Spec, namespaces: u64) -> Result<Option<String>, Error> {
-    let Some(name) = spec.hostname().as_ref().filter(|n| !n.is_empty()) else { return Ok(None) };
+    let Some(name) = spec.hostname().as_ref().filter(|n| !n.is_empty()) else {
+        return Ok(None);
+    };
     if namespaces & LinuxNamespaceType::Uts as u64 == 0 {
         return Err(Error::invalid("hostname", "needs a UTS namespace"));
     }
     if name.len() > HOSTNAME_BYTES_MAX {
-        return Err(Error::invalid("hostname", format!("longer than {HOSTNAME_BYTES_MAX} bytes")));
+        return Err(Error::invalid(
+            "hostname",
+            format!("longer than {HOSTNAME_BYTES_MAX} bytes"),
+        ));
     }
     Ok(Some(string(name, "hostname")?))
 }
 
 fn rootfs(path: &Path, layers: Option<&RootfsOptions>) -> Result<Rootfs, Error> {
     let Some(layers) = layers else {
-        return Ok(Rootfs::Directory { source: absolute(path, "root.path")? });
+        return Ok(Rootfs::Directory {
+            source: absolute(path, "root.path")?,
+        });
     };
     if layers.lowers.is_empty() {
         return Err(Error::invalid("root.lowers", "no lower directory"));
     }
-    let lowers = layers.lowers.iter().map(|l| absolute(l, "root.lowers")).collect::<Result<_, _>>();
+    let lowers = layers
+        .lowers
+        .iter()
+        .map(|l| absolute(l, "root.lowers"))
+        .collect::<Result<_, _>>();
     Ok(Rootfs::Overlay {
         lowers: lowers?,
         upper: absolute(&layers.upper, "root.upper")?,
@@ -239,7 +275,9 @@ fn sysctls(linux: &Linux, namespaces: u64) -> Result<Vec<(String, String)>, Erro
     let mut sysctls = Vec::new();
     for (key, value) in linux.sysctl().iter().flatten() {
         let field = format!("linux.sysctl.{key}");
-        let ipc = IPC_SYSCTLS.iter().any(|s| key == s || s.ends_with('.') && key.starts_with(s));
+        let ipc = IPC_SYSCTLS
+            .iter()
+            .any(|s| key == s || s.ends_with('.') && key.starts_with(s));
         let needed = match key {
             _ if key.starts_with(NET_SYSCTLS) => LinuxNamespaceType::Network,
             _ if ipc => LinuxNamespaceType::Ipc,
@@ -260,7 +298,11 @@ fn sysctls(linux: &Linux, namespaces: u64) -> Result<Vec<(String, String)>, Erro
 }
 
 fn paths(paths: Option<&[String]>, field: &str) -> Result<Vec<String>, Error> {
-    paths.unwrap_or_default().iter().map(|p| absolute(Path::new(p), field)).collect()
+    paths
+        .unwrap_or_default()
+        .iter()
+        .map(|p| absolute(Path::new(p), field))
+        .collect()
 }
 
 fn required<'a, T>(value: Option<&'a T>, field: &str) -> Result<&'a T, Error> {
@@ -278,7 +320,10 @@ fn string(text: &str, field: &str) -> Result<String, Error> {
 /// An absolute path as the plan's text.
 fn absolute(path: &Path, field: &str) -> Result<String, Error> {
     if !path.is_absolute() {
-        return Err(Error::invalid(field, format!("`{}` is not absolute", path.display())));
+        return Err(Error::invalid(
+            field,
+            format!("`{}` is not absolute", path.display()),
+        ));
     }
     let text = path.to_str();
     let text = text.ok_or_else(|| Error::invalid(field, format!("{path:?} is not UTF-8")))?;

@@ -34,11 +34,16 @@ pub(crate) fn container(
     netns: Option<OwnedFd>,
     gid_max: u32,
 ) -> Result<Start, Error> {
-    let key = ProcessKey { container: id(&o.id)?, exec: None };
+    let key = ProcessKey {
+        container: id(&o.id)?,
+        exec: None,
+    };
     let compiled = plan::compile(&spec::spec(o), &Extras::new(o, gid_max))?;
     let mut cargo = Cargo::default();
     cargo.add(FdRole::Plan, seal(&key, &compiled.plan)?);
-    cargo.add_stdio(&o.process, o.open_stdin).map_err(pipes_of(&key))?;
+    cargo
+        .add_stdio(&o.process, o.open_stdin)
+        .map_err(pipes_of(&key))?;
     let mut namespaces = compiled.namespaces;
     if let Some(netns) = netns {
         namespaces &= !(LinuxNamespaceType::Network as u64);
@@ -59,16 +64,26 @@ pub(crate) fn container(
         stop_timeout_ms: milliseconds(o.stop_timeout),
         fds: cargo.roles,
     };
-    Ok(Start { spawn, fds: cargo.fds, stdio: cargo.stdio, cgroup_is_new })
+    Ok(Start {
+        spawn,
+        fds: cargo.fds,
+        stdio: cargo.stdio,
+        cgroup_is_new,
+    })
 }
 
 /// Prepares an exec. The holder clones it into the container's cgroup and namespaces.
 pub(crate) fn exec(o: &ExecOptions, cgroups: Option<&Cgroups>) -> Result<Start, Error> {
-    let key = ProcessKey { container: id(&o.container)?, exec: Some(id(&o.exec_id)?) };
+    let key = ProcessKey {
+        container: id(&o.container)?,
+        exec: Some(id(&o.exec_id)?),
+    };
     let plan = plan::compile_process(&spec::process(&o.process), &ProcessExtras::new(&o.process))?;
     let mut cargo = Cargo::default();
     cargo.add(FdRole::Plan, seal(&key, &plan)?);
-    cargo.add_stdio(&o.process, o.stdin).map_err(pipes_of(&key))?;
+    cargo
+        .add_stdio(&o.process, o.stdin)
+        .map_err(pipes_of(&key))?;
     if let Some(cgroups) = cgroups {
         cargo.add(FdRole::Cgroup, cgroups.open(&o.container)?);
     }
@@ -81,7 +96,12 @@ pub(crate) fn exec(o: &ExecOptions, cgroups: Option<&Cgroups>) -> Result<Start, 
         stop_timeout_ms: 0,
         fds: cargo.roles,
     };
-    Ok(Start { spawn, fds: cargo.fds, stdio: cargo.stdio, cgroup_is_new: false })
+    Ok(Start {
+        spawn,
+        fds: cargo.fds,
+        stdio: cargo.stdio,
+        cgroup_is_new: false,
+    })
 }
 
 impl Cargo {
@@ -141,12 +161,22 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// The plan in a memfd that nobody can change, to be read from its start.
 fn seal(key: &ProcessKey, plan: &Plan) -> Result<OwnedFd, Error> {
-    let refused = |reason: String| Error::Plan { key: key.clone(), reason };
+    let refused = |reason: String| Error::Plan {
+        key: key.clone(),
+        reason,
+    };
     let bytes = postcard::to_stdvec(plan).map_err(|e| refused(e.to_string()))?;
     if bytes.len() > PLAN_BYTES_MAX {
-        return Err(refused(format!("{} bytes are more than {PLAN_BYTES_MAX}", bytes.len())));
+        return Err(refused(format!(
+            "{} bytes are more than {PLAN_BYTES_MAX}",
+            bytes.len()
+        )));
     }
-    sealed(&bytes).map_err(|source| Error::Prepare { what: "a memfd", key: key.clone(), source })
+    sealed(&bytes).map_err(|source| Error::Prepare {
+        what: "a memfd",
+        key: key.clone(),
+        source,
+    })
 }
 
 fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
@@ -157,14 +187,23 @@ fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
 
 fn pipes_of(key: &ProcessKey) -> impl FnOnce(io::Error) -> Error {
     let key = key.clone();
-    move |source| Error::Prepare { what: "pipes", key, source }
+    move |source| Error::Prepare {
+        what: "pipes",
+        key,
+        source,
+    }
 }
 
 /// Checks an id before it becomes a path.
 pub(crate) fn id(text: &str) -> Result<String, Error> {
-    let key = ProcessKey { container: text.to_owned(), exec: None };
+    let key = ProcessKey {
+        container: text.to_owned(),
+        exec: None,
+    };
     if !key.is_valid() {
-        return Err(Error::Id { id: text.chars().take(2 * ID_BYTES_MAX).collect() });
+        return Err(Error::Id {
+            id: text.chars().take(2 * ID_BYTES_MAX).collect(),
+        });
     }
     Ok(key.container)
 }
@@ -198,7 +237,10 @@ mod tests {
             assert!(!is_nonblocking(fd_of(&start, role).unwrap()), "{role:?}");
         }
         for slot in [Slot::Stdin, Slot::Stdout, Slot::Stderr] {
-            assert!(is_nonblocking(fd_of(&start, FdRole::Keep(slot)).unwrap()), "{slot:?}");
+            assert!(
+                is_nonblocking(fd_of(&start, FdRole::Keep(slot)).unwrap()),
+                "{slot:?}"
+            );
         }
         for fd in [&start.stdio.stdin, &start.stdio.stdout, &start.stdio.stderr] {
             assert!(is_nonblocking(fd.as_ref().unwrap()));
@@ -218,7 +260,11 @@ mod tests {
         o.open_stdin = true;
         o.process.terminal = Some((24, 80));
         let start = container(&o, None, None, 0).unwrap();
-        let relay = [FdRole::Plan, FdRole::Keep(Slot::RelayRead), FdRole::Keep(Slot::RelayWrite)];
+        let relay = [
+            FdRole::Plan,
+            FdRole::Keep(Slot::RelayRead),
+            FdRole::Keep(Slot::RelayWrite),
+        ];
         assert_eq!(start.spawn.fds, relay);
         assert!(start.stdio.relay.is_some());
     }
@@ -239,7 +285,10 @@ mod tests {
         let mut file = std::fs::File::from(memfd);
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut file, &mut bytes).unwrap();
-        assert!(matches!(postcard::from_bytes(&bytes).unwrap(), Plan::Init(_)));
+        assert!(matches!(
+            postcard::from_bytes(&bytes).unwrap(),
+            Plan::Init(_)
+        ));
         assert!(io::Write::write_all(&mut file, b"x").is_err());
     }
 
@@ -249,7 +298,10 @@ mod tests {
         for bad in ["", "..", "a/b", "A", "a-b", long.as_str()] {
             let mut o = testing::container();
             o.id = bad.into();
-            assert!(matches!(container(&o, None, None, 0), Err(Error::Id { .. })), "{bad}");
+            assert!(
+                matches!(container(&o, None, None, 0), Err(Error::Id { .. })),
+                "{bad}"
+            );
         }
         assert!(id(&"a".repeat(64)).is_ok());
     }

@@ -35,7 +35,9 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { netns_pool_len: NETNS_POOL_LEN }
+        Self {
+            netns_pool_len: NETNS_POOL_LEN,
+        }
     }
 }
 
@@ -73,13 +75,30 @@ impl Runtime {
         let (commands, queue) = mpsc::channel(COMMANDS_QUEUED_MAX);
         let (events, receiver) = mpsc::channel(EVENTS_QUEUED_MAX);
         let (holder_pid, protocol) = (joined.holder_pid(), joined.protocol());
-        let client = Client::new(joined.socket, queue, events, cgroups.clone())
-            .map_err(|source| Error::Setup { what: "watch the holder's socket", source })?;
+        let client =
+            Client::new(joined.socket, queue, events, cgroups.clone()).map_err(|source| {
+                Error::Setup {
+                    what: "watch the holder's socket",
+                    source,
+                }
+            })?;
         tokio::spawn(client.run());
         // Compiled at its first use: not in the first container's start.
         tokio::task::spawn_blocking(crate::seccomp::default_filter);
-        let inner = Inner { commands, cgroups, netns, ids, holder_pid, protocol };
-        Ok((Self { inner: Arc::new(inner) }, receiver))
+        let inner = Inner {
+            commands,
+            cgroups,
+            netns,
+            ids,
+            holder_pid,
+            protocol,
+        };
+        Ok((
+            Self {
+                inner: Arc::new(inner),
+            },
+            receiver,
+        ))
     }
 
     /// Starts a container; returns when its first process has called `execve`.
@@ -108,7 +127,8 @@ impl Runtime {
     /// # Errors
     /// As [`Runtime::spawn`]; [`Error::Start`] at the step `Admit` if the container does not run.
     pub async fn exec(&self, o: ExecOptions) -> Result<Process, Error> {
-        self.start_process(move |inner| prepare::exec(&o, inner.cgroups.as_ref())).await
+        self.start_process(move |inner| prepare::exec(&o, inner.cgroups.as_ref()))
+            .await
     }
 
     /// Every process that lives or whose exit is not acknowledged, with duplicates of all that the
@@ -137,7 +157,9 @@ impl Runtime {
     /// Removes a dead container's cgroup and all beneath it, trying for some seconds while the
     /// kernel lets go of the last process. What is left then is reported in the log.
     pub async fn remove_cgroup(&self, container: &str) {
-        let Some(cgroups) = &self.inner.cgroups else { return };
+        let Some(cgroups) = &self.inner.cgroups else {
+            return;
+        };
         if prepare::id(container).is_err() {
             return;
         }
@@ -157,7 +179,10 @@ impl Runtime {
     /// # Errors
     /// [`Error::Proc`] if the delegated cgroup cannot be read (any more).
     pub fn controllers(&self) -> Result<Vec<String>, Error> {
-        self.inner.cgroups.as_ref().map_or_else(|| Ok(Vec::new()), Cgroups::controllers)
+        self.inner
+            .cgroups
+            .as_ref()
+            .map_or_else(|| Ok(Vec::new()), Cgroups::controllers)
     }
 
     /// Id maps of the user namespace that all containers share.

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use oci_spec::runtime::{
-    Box as ConsoleSize, BoxBuilder, Capabilities, Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType,
-    Mount, Process, Root, Spec, User,
+    Box as ConsoleSize, BoxBuilder, Capabilities, Linux, LinuxCapabilities, LinuxNamespace,
+    LinuxNamespaceType, Mount, Process, Root, Spec, User,
 };
 
 use crate::caps;
@@ -41,31 +41,69 @@ const MASKED_PATHS: [&str; 12] = [
     "/sys/devices/virtual/powercap",
 ];
 
-const READONLY_PATHS: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READONLY_PATHS: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// Default mounts: target, type, source, options. `strictatime`, which Docker gives `/dev`, only
 /// changes access times of a tmpfs and is left out.
 const MOUNTS: [(&str, &str, &str, &[&str]); 7] = [
     ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-    ("/dev", "tmpfs", "tmpfs", &["nosuid", "mode=755", "size=65536k"]),
+    (
+        "/dev",
+        "tmpfs",
+        "tmpfs",
+        &["nosuid", "mode=755", "size=65536k"],
+    ),
     (
         "/dev/pts",
         "devpts",
         "devpts",
-        &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        &[
+            "nosuid",
+            "noexec",
+            "newinstance",
+            "ptmxmode=0666",
+            "mode=0620",
+            "gid=5",
+        ],
     ),
-    ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-    ("/sys/fs/cgroup", "cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev"]),
-    ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-    ("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", SHM_SIZE_OPTION]),
+    (
+        "/sys",
+        "sysfs",
+        "sysfs",
+        &["nosuid", "noexec", "nodev", "ro"],
+    ),
+    (
+        "/sys/fs/cgroup",
+        "cgroup",
+        "cgroup",
+        &["ro", "nosuid", "noexec", "nodev"],
+    ),
+    (
+        "/dev/mqueue",
+        "mqueue",
+        "mqueue",
+        &["nosuid", "noexec", "nodev"],
+    ),
+    (
+        "/dev/shm",
+        "tmpfs",
+        "shm",
+        &["nosuid", "noexec", "nodev", "mode=1777", SHM_SIZE_OPTION],
+    ),
 ];
 
 /// The spec of a container.
 pub fn spec(o: &ContainerOptions) -> Spec {
     let mut root = Root::default();
     // The layers travel beside the spec; this is where a bundle would have them merged.
-    root.set_path("rootfs".into()).set_readonly(Some(o.readonly_root));
+    root.set_path("rootfs".into())
+        .set_readonly(Some(o.readonly_root));
 
     let mut linux = Linux::default();
     linux
@@ -141,7 +179,12 @@ fn mounts(o: &ContainerOptions) -> Vec<Mount> {
     for (target, source) in etc {
         if !bound(Path::new(target)) {
             let access = if o.readonly_root { "ro" } else { "rw" };
-            mounts.push(mount(Path::new(target), "bind", source, &["bind", "rprivate", access]));
+            mounts.push(mount(
+                Path::new(target),
+                "bind",
+                source,
+                &["bind", "rprivate", access],
+            ));
         }
     }
     mounts.extend(o.binds.iter().map(bind));
@@ -165,7 +208,11 @@ fn host_sysfs() -> Mount {
 }
 
 fn bind(o: &BindOptions) -> Mount {
-    let (kind, ro) = if o.recursive { ("rbind", "rro") } else { ("bind", "ro") };
+    let (kind, ro) = if o.recursive {
+        ("rbind", "rro")
+    } else {
+        ("bind", "ro")
+    };
     let access = if o.read_only { ro } else { "rw" };
     mount(&o.target, "bind", &o.source, &[kind, "rprivate", access])
 }
@@ -174,19 +221,33 @@ fn bind(o: &BindOptions) -> Mount {
 /// like `/proc/interrupts` they tell one container what another computes (GHSA-6fw5-f8r9-fgfm).
 fn masked_paths() -> Vec<String> {
     static THERMAL: LazyLock<Vec<String>> = LazyLock::new(|| {
-        let entries = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+        let entries = std::fs::read_dir("/sys/devices/system/cpu")
+            .into_iter()
+            .flatten()
+            .flatten();
         let mut paths: Vec<PathBuf> = entries
             .map(|e| e.path().join("thermal_throttle"))
             .filter(|path| path.is_dir())
             .collect();
         paths.sort();
-        paths.into_iter().filter_map(|p| p.into_os_string().into_string().ok()).collect()
+        paths
+            .into_iter()
+            .filter_map(|p| p.into_os_string().into_string().ok())
+            .collect()
     });
-    MASKED_PATHS.iter().map(|&p| p.to_owned()).chain(THERMAL.iter().cloned()).collect()
+    MASKED_PATHS
+        .iter()
+        .map(|&p| p.to_owned())
+        .chain(THERMAL.iter().cloned())
+        .collect()
 }
 
 fn console_size((rows, columns): (u16, u16)) -> Option<ConsoleSize> {
-    BoxBuilder::default().height(rows).width(columns).build().ok()
+    BoxBuilder::default()
+        .height(rows)
+        .width(columns)
+        .build()
+        .ok()
 }
 
 /// The user's text goes to `username`, to be looked up in the image when the process starts; ids
@@ -222,13 +283,22 @@ mod tests {
     use crate::testing::container;
 
     fn targets(o: &ContainerOptions) -> Vec<String> {
-        mounts(o).iter().map(|m| m.destination().display().to_string()).collect()
+        mounts(o)
+            .iter()
+            .map(|m| m.destination().display().to_string())
+            .collect()
     }
 
     fn options_of(o: &ContainerOptions, target: &str) -> (String, Vec<String>) {
         let mounts = mounts(o);
-        let mount = mounts.iter().find(|m| m.destination() == Path::new(target)).unwrap();
-        (mount.typ().clone().unwrap(), mount.options().clone().unwrap())
+        let mount = mounts
+            .iter()
+            .find(|m| m.destination() == Path::new(target))
+            .unwrap();
+        (
+            mount.typ().clone().unwrap(),
+            mount.options().clone().unwrap(),
+        )
     }
 
     #[test]
@@ -281,7 +351,11 @@ mod tests {
         o.network = Network::Host;
         let spec = spec(&o);
         let namespaces = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
-        assert!(namespaces.iter().all(|n| n.typ() != LinuxNamespaceType::Network));
+        assert!(
+            namespaces
+                .iter()
+                .all(|n| n.typ() != LinuxNamespaceType::Network)
+        );
         assert_eq!(options_of(&o, "/sys").0, "bind");
         o.network = Network::None;
         assert_eq!(options_of(&o, "/sys").0, "sysfs");

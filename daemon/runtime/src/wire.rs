@@ -31,9 +31,15 @@ impl Packet {
         let bytes = protocol::encode(request).map_err(wire("encode a request"))?;
         let fds = protocol::assign(request.roles(), fds).map_err(wire("send a request"))?;
         if fds.len() > PACKET_FDS_MAX {
-            return Err(Error::protocol(format!("a request with {} descriptors", fds.len())));
+            return Err(Error::protocol(format!(
+                "a request with {} descriptors",
+                fds.len()
+            )));
         }
-        Ok(Self { bytes, fds: fds.into_iter().map(|(_, fd)| fd).collect() })
+        Ok(Self {
+            bytes,
+            fds: fds.into_iter().map(|(_, fd)| fd).collect(),
+        })
     }
 
     /// Sends the whole packet or nothing, without waiting.
@@ -52,9 +58,16 @@ pub(crate) fn receive(
     wait: bool,
 ) -> io::Result<Option<Result<Received, Error>>> {
     let mut buffer = [0; PACKET_BYTES_MAX];
-    let scm::Received { len, truncated, fds } = scm::receive(socket, &mut buffer, wait)?;
+    let scm::Received {
+        len,
+        truncated,
+        fds,
+        ..
+    } = scm::receive(socket, &mut buffer, wait)?;
     if truncated {
-        return Ok(Some(Err(Error::protocol("a packet beyond the protocol's bounds"))));
+        return Ok(Some(Err(Error::protocol(
+            "a packet beyond the protocol's bounds",
+        ))));
     }
     if len == 0 {
         return Ok(None);
@@ -69,7 +82,10 @@ fn decode(bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Received, Error> {
 }
 
 fn wire(what: &'static str) -> impl FnOnce(rcd_init::Error) -> Error {
-    move |source| Error::Wire { what, source: Box::new(source) }
+    move |source| Error::Wire {
+        what,
+        source: Box::new(source),
+    }
 }
 
 #[cfg(test)]
@@ -82,7 +98,11 @@ mod tests {
 
     #[test]
     fn replies_are_checked_against_their_descriptors() {
-        let spawned = Reply::Spawned { seq: 1, pid: 2, fds: vec![FdRole::Pidfd] };
+        let spawned = Reply::Spawned {
+            seq: 1,
+            pid: 2,
+            fds: vec![FdRole::Pidfd],
+        };
         let bytes = postcard::to_stdvec(&spawned).unwrap();
         assert_eq!(decode(&bytes, vec![fd()]).unwrap().fds.len(), 1);
         assert!(decode(&bytes, Vec::new()).is_err());

@@ -5,6 +5,13 @@
 //! goes through the cases below, and prints how long starts take. It skips, and says so, as root,
 //! and where busybox, `rcd-init` or user namespaces are missing.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "all of this is a test, which clippy sees only in functions marked so"
+)]
+
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -13,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio as ProcessStdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rcd_runtime::{
     ContainerOptions, Error, EtcFiles, Event, ExecOptions, Exit, Joined, Network, Process,
     ProcessKey, ProcessOptions, RootfsOptions, Runtime, Settings, Slot, join,
@@ -22,10 +30,16 @@ use tokio::sync::mpsc::Receiver;
 /// How long anything may take before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Between two that are measured: the pool of network namespaces refills.
+const PAUSE: Duration = Duration::from_millis(3);
+
 /// Starts that are measured one after the other.
 const SAMPLES: usize = 100;
 
 fn main() {
+    // As the daemon does: 200 containers at once have more descriptors than the usual soft limit.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     match Bench::new() {
         Ok(bench) => bench.run(),
         Err(reason) => println!("skipped: {reason}"),
@@ -54,8 +68,12 @@ impl Bench {
         }
         let exe = std::env::current_exe().map_err(|e| e.to_string())?;
         let program = exe.ancestors().nth(2).map(|dir| dir.join("rcd-init"));
-        let program = program.filter(|p| p.is_file()).ok_or("rcd-init is not built")?;
-        let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|p| Path::new(p).is_file());
+        let program = program
+            .filter(|p| p.is_file())
+            .ok_or("rcd-init is not built")?;
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"]
+            .into_iter()
+            .find(|p| Path::new(p).is_file());
         let busybox = busybox.ok_or("busybox is not installed")?;
 
         let dir = std::env::temp_dir().join(format!("rcd-runtime-{}", std::process::id()));
@@ -85,8 +103,15 @@ impl Bench {
             .unwrap();
         rt.block_on(async {
             let (runtime, events) = Runtime::start(joined, Settings::default()).unwrap();
-            let mut world = World { dir: self.dir.clone(), runtime, events, seen: Vec::new() };
-            tokio::time::timeout(10 * PATIENCE, world.cases()).await.unwrap();
+            let mut world = World {
+                dir: self.dir.clone(),
+                runtime,
+                events,
+                seen: Vec::new(),
+            };
+            tokio::time::timeout(10 * PATIENCE, world.cases())
+                .await
+                .unwrap();
         });
     }
 
@@ -100,7 +125,9 @@ impl Bench {
                 Err(error) => panic!("{error}: {:?}", std::error::Error::source(&error)),
             }
             if let Some(status) = self.holder.try_wait().unwrap() {
-                return Err(format!("the holder ended with {status}: see its words above"));
+                return Err(format!(
+                    "the holder ended with {status}: see its words above"
+                ));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -112,12 +139,21 @@ fn make_root(root: &Path, busybox: &Path) {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
     fs::copy(busybox, root.join("bin/busybox")).unwrap();
-    for applet in ["sh", "true", "cat", "sleep", "id", "grep", "stty", "ls", "echo"] {
+    for applet in [
+        "sh", "true", "cat", "sleep", "id", "grep", "stty", "ls", "echo",
+    ] {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
-    fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/:/bin/sh\n")
-        .unwrap();
-    fs::write(root.join("etc/group"), "root:x:0:\napp:x:1000:\naudio:x:63:app\n").unwrap();
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/:/bin/sh\n",
+    )
+    .unwrap();
+    fs::write(
+        root.join("etc/group"),
+        "root:x:0:\napp:x:1000:\naudio:x:63:app\n",
+    )
+    .unwrap();
     fs::write(root.join("bin/data"), "not a program").unwrap();
 }
 
@@ -132,13 +168,14 @@ impl World {
     async fn cases(&mut self) {
         self.output_and_defaults().await;
         self.failures().await;
-        self.input_and_exec().await;
         self.terminal().await;
         self.host_network().await;
-        self.latencies().await;
+        self.start_latency().await;
         for count in [16, 200] {
             self.at_once(count).await;
         }
+        self.input_and_exec().await;
+        self.exec_latency().await;
     }
 
     fn options(&self, id: &str, argv: &[&str]) -> ContainerOptions {
@@ -174,13 +211,18 @@ impl World {
             if let Some(at) = self.seen.iter().position(|(k, _)| k == key) {
                 break self.seen.swap_remove(at).1;
             }
-            match tokio::time::timeout(PATIENCE, self.events.recv()).await.unwrap() {
+            match tokio::time::timeout(PATIENCE, self.events.recv())
+                .await
+                .unwrap()
+            {
                 Some(Event::Exited { key, exit }) => self.seen.push((key, exit)),
                 other => panic!("{other:?}"),
             }
         };
         self.runtime.acknowledge(key.clone()).await;
-        self.runtime.remove_cgroup(&key.container).await;
+        if key.exec.is_none() {
+            self.runtime.remove_cgroup(&key.container).await;
+        }
         exit
     }
 
@@ -189,7 +231,11 @@ impl World {
         let mut process = spawn(&self.runtime, o).await;
         let exit = self.exit_of(&process.key).await;
         let stdout = read(process.stdio.stdout.take().unwrap()).await;
-        (exit.code, stdout, read(process.stdio.stderr.take().unwrap()).await)
+        (
+            exit.code,
+            stdout,
+            read(process.stdio.stderr.take().unwrap()).await,
+        )
     }
 
     async fn output_and_defaults(&mut self) {
@@ -218,7 +264,11 @@ impl World {
     }
 
     async fn failures(&mut self) {
-        let cases = [("nothing", "/", 127), ("/bin/data", "/", 126), ("true", "/missing", 126)];
+        let cases = [
+            ("nothing", "/", 127),
+            ("/bin/data", "/", 126),
+            ("true", "/missing", 126),
+        ];
         for (n, (program, cwd, expected)) in cases.into_iter().enumerate() {
             let mut o = self.options(&format!("f{n}"), &[program]);
             o.process.cwd = cwd.into();
@@ -240,13 +290,24 @@ impl World {
         write(exec.stdio.stdin.take().unwrap(), b"to exec\n");
         self.runtime.drop_kept(exec.key.clone(), Slot::Stdin).await;
         assert_eq!(self.exit_of(&exec.key).await.code, 0);
-        assert_eq!(read(exec.stdio.stdout.take().unwrap()).await, "to exec\n/proc/1\n");
+        assert_eq!(
+            read(exec.stdio.stdout.take().unwrap()).await,
+            "to exec\n/proc/1\n"
+        );
 
-        let missing = self.runtime.exec(exec_options("c", "e2", &["nothing"], false)).await;
-        assert!(matches!(missing, Err(Error::Start { exit_code: 127, .. })), "{missing:?}");
+        let missing = self
+            .runtime
+            .exec(exec_options("c", "e2", &["nothing"], false))
+            .await;
+        assert!(
+            matches!(missing, Err(Error::Start { exit_code: 127, .. })),
+            "{missing:?}"
+        );
 
         let listed = self.runtime.list().await.unwrap();
-        let [same] = &listed[..] else { panic!("{listed:?}") };
+        let [same] = &listed[..] else {
+            panic!("{listed:?}")
+        };
         assert_eq!((&same.key, same.pid), (&main.key, main.pid));
         assert!(same.pidfd.is_some() && same.stdio.stdin.is_some() && same.stdio.stdout.is_some());
         drop(listed);
@@ -279,47 +340,58 @@ impl World {
         assert_eq!(stdout.lines().collect::<Vec<_>>(), host);
     }
 
-    async fn latencies(&mut self) {
-        let (mut started, mut ended, mut execs) = (Vec::new(), Vec::new(), Vec::new());
+    /// As [`World::exit_of`], and how long after `begin` the exit was heard of.
+    async fn timed_exit_of(&mut self, key: &ProcessKey, begin: Instant) -> (Exit, Duration) {
+        while !self.seen.iter().any(|(k, _)| k == key) {
+            match tokio::time::timeout(PATIENCE, self.events.recv())
+                .await
+                .unwrap()
+            {
+                Some(Event::Exited { key, exit }) => self.seen.push((key, exit)),
+                other => panic!("{other:?}"),
+            }
+        }
+        let elapsed = begin.elapsed();
+        (self.exit_of(key).await, elapsed)
+    }
+
+    async fn start_latency(&mut self) {
+        let (mut started, mut ended) = (Vec::new(), Vec::new());
         for n in 0..SAMPLES {
             let o = self.options(&format!("l{n}"), &["/bin/true"]);
             let begin = Instant::now();
             let process = spawn(&self.runtime, o).await;
             started.push(begin.elapsed());
-            let key = process.key.clone();
-            while !self.seen.iter().any(|(k, _)| *k == key) {
-                if let Some(Event::Exited { key, exit }) = self.events.recv().await {
-                    self.seen.push((key, exit));
-                }
-            }
-            ended.push(begin.elapsed());
-            assert_eq!(self.exit_of(&key).await.code, 0);
-            tokio::time::sleep(Duration::from_millis(3)).await;
+            let (exit, elapsed) = self.timed_exit_of(&process.key, begin).await;
+            assert_eq!(exit.code, 0);
+            ended.push(elapsed);
+            tokio::time::sleep(PAUSE).await;
         }
+        print_times("spawn to execve", &mut started);
+        print_times("spawn to exit of /bin/true", &mut ended);
+    }
+
+    async fn exec_latency(&mut self) {
         let main = spawn(&self.runtime, self.options("d", &["sleep", "1000"])).await;
+        let mut ended = Vec::new();
         for n in 0..SAMPLES {
             let begin = Instant::now();
             let options = exec_options("d", &format!("e{n}"), &["/bin/true"], false);
             let process = self.runtime.exec(options).await.unwrap();
-            let key = process.key.clone();
-            while !self.seen.iter().any(|(k, _)| *k == key) {
-                if let Some(Event::Exited { key, exit }) = self.events.recv().await {
-                    self.seen.push((key, exit));
-                }
-            }
-            execs.push(begin.elapsed());
-            self.runtime.acknowledge(key).await;
+            let (exit, elapsed) = self.timed_exit_of(&process.key, begin).await;
+            assert_eq!(exit.code, 0);
+            ended.push(elapsed);
+            tokio::time::sleep(PAUSE).await;
         }
         kill(&main);
         assert_eq!(self.exit_of(&main.key).await.code, 137);
-        print_times("spawn to execve", &mut started);
-        print_times("spawn to exit of /bin/true", &mut ended);
-        print_times("exec to exit of /bin/true", &mut execs);
+        print_times("exec to exit of /bin/true", &mut ended);
     }
 
     async fn at_once(&mut self, count: usize) {
-        let all: Vec<_> =
-            (0..count).map(|n| self.options(&format!("p{n}"), &["/bin/true"])).collect();
+        let all: Vec<_> = (0..count)
+            .map(|n| self.options(&format!("p{count}n{n}"), &["/bin/true"]))
+            .collect();
         let begin = Instant::now();
         let starts: Vec<_> = all
             .into_iter()
@@ -353,12 +425,20 @@ fn process(argv: &[&str]) -> ProcessOptions {
 
 fn exec_options(container: &str, id: &str, argv: &[&str], stdin: bool) -> ExecOptions {
     let (container, exec_id) = (container.into(), id.into());
-    ExecOptions { container, exec_id, process: process(argv), stdin }
+    ExecOptions {
+        container,
+        exec_id,
+        process: process(argv),
+        stdin,
+    }
 }
 
 async fn spawn(runtime: &Runtime, o: ContainerOptions) -> Process {
     runtime.spawn(o).await.unwrap_or_else(|error| {
-        panic!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string))
+        panic!(
+            "{error}: {:?}",
+            std::error::Error::source(&error).map(ToString::to_string)
+        )
     })
 }
 
@@ -389,6 +469,16 @@ async fn read(fd: OwnedFd) -> String {
 
 fn print_times(what: &str, times: &mut [Duration]) {
     times.sort();
-    let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
-    println!("{what}: median {:?}, p99 {:?}, least {:?}", at(50), at(99), at(0));
+    let at = |share: usize| {
+        times
+            .get(times.len() * share / 100)
+            .copied()
+            .unwrap_or_default()
+    };
+    println!(
+        "{what}: median {:?}, p99 {:?}, least {:?}",
+        at(50),
+        at(99),
+        at(0)
+    );
 }

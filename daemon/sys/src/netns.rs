@@ -38,13 +38,20 @@ pub fn loopback_up() -> io::Result<()> {
     for (slot, byte) in request.ifr_name.iter_mut().zip(LOOPBACK) {
         *slot = libc::c_char::from_ne_bytes([*byte]);
     }
-    #[expect(clippy::cast_possible_truncation, reason = "IFF_UP and IFF_RUNNING are 0x41")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "IFF_UP and IFF_RUNNING are 0x41"
+    )]
     let flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     request.ifr_ifru.ifru_flags = flags;
     // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which `request` is, alive for the call; its name is
     // terminated because the array is longer than the name and was zeroed.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -56,7 +56,14 @@ pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> io::Resul
 /// Duplicates at most `len` bytes of one pipe into another without consuming them.
 pub fn tee(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
     // SAFETY: both descriptors are borrowed for the call and no pointer is passed.
-    count(unsafe { libc::tee(from.as_raw_fd(), to.as_raw_fd(), len, libc::SPLICE_F_NONBLOCK) })
+    count(unsafe {
+        libc::tee(
+            from.as_raw_fd(),
+            to.as_raw_fd(),
+            len,
+            libc::SPLICE_F_NONBLOCK,
+        )
+    })
 }
 
 fn count(result: libc::ssize_t) -> io::Result<usize> {
@@ -77,11 +84,17 @@ mod tests {
         std::fs::write(&path, b"0123456789").unwrap();
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         write.write_all(b"abc").unwrap();
-        assert_eq!(pipe_to_file(read.as_fd(), file.as_fd(), 10, 100).unwrap(), 3);
+        assert_eq!(
+            pipe_to_file(read.as_fd(), file.as_fd(), 10, 100).unwrap(),
+            3
+        );
         let empty = pipe_to_file(read.as_fd(), file.as_fd(), 13, 100).unwrap_err();
         assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
         drop(write);
-        assert_eq!(pipe_to_file(read.as_fd(), file.as_fd(), 13, 100).unwrap(), 0);
+        assert_eq!(
+            pipe_to_file(read.as_fd(), file.as_fd(), 13, 100).unwrap(),
+            0
+        );
         assert_eq!(std::fs::read(&path).unwrap(), b"0123456789abc");
         std::fs::remove_file(&path).unwrap();
     }

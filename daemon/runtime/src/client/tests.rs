@@ -17,7 +17,12 @@ struct FakeHolder {
 
 impl FakeHolder {
     fn send(&self, reply: &Reply, fds: &[BorrowedFd<'_>]) {
-        scm::send(self.socket.as_fd(), &postcard::to_stdvec(reply).unwrap(), fds).unwrap();
+        scm::send(
+            self.socket.as_fd(),
+            &postcard::to_stdvec(reply).unwrap(),
+            fds,
+        )
+        .unwrap();
     }
 
     fn receive(&self) -> Option<(Request, Vec<OwnedFd>)> {
@@ -29,14 +34,20 @@ impl FakeHolder {
 
     fn receive_spawn(&self) -> Spawn {
         let (request, fds) = self.receive().unwrap();
-        let Request::Spawn(spawn) = request else { panic!("{request:?}") };
+        let Request::Spawn(spawn) = request else {
+            panic!("{request:?}")
+        };
         assert_eq!(spawn.fds.len(), fds.len());
         spawn
     }
 
     fn spawned(&self, seq: u64, pid: i32) {
         let pidfd = std::fs::File::open("/dev/null").unwrap();
-        let reply = Reply::Spawned { seq, pid, fds: vec![FdRole::Pidfd] };
+        let reply = Reply::Spawned {
+            seq,
+            pid,
+            fds: vec![FdRole::Pidfd],
+        };
         self.send(&reply, &[pidfd.as_fd()]);
     }
 }
@@ -44,10 +55,22 @@ impl FakeHolder {
 fn connect_as(version: u32) -> (Result<Joined, Error>, FakeHolder) {
     let (ours, theirs) = scm::pair().unwrap();
     let holder = FakeHolder { socket: theirs };
-    holder.send(&Reply::Welcome { version, pid: std::process::id() as i32, cgroup: None }, &[]);
+    holder.send(
+        &Reply::Welcome {
+            version,
+            pid: std::process::id() as i32,
+            cgroup: None,
+        },
+        &[],
+    );
     let joined = Joined::handshake(ours, std::path::Path::new("/test"));
     let (hello, _) = holder.receive().unwrap();
-    assert_eq!(hello, Request::Hello { version: PROTOCOL_VERSION });
+    assert_eq!(
+        hello,
+        Request::Hello {
+            version: PROTOCOL_VERSION
+        }
+    );
     (joined, holder)
 }
 
@@ -59,15 +82,26 @@ fn start() -> (Runtime, mpsc::Receiver<Event>, FakeHolder) {
 
 fn options(id: &str) -> crate::ContainerOptions {
     // The host's network, so that tests need no right to make namespaces.
-    crate::ContainerOptions { id: id.into(), network: Network::Host, ..testing::container() }
+    crate::ContainerOptions {
+        id: id.into(),
+        network: Network::Host,
+        ..testing::container()
+    }
 }
 
 fn key(container: &str) -> ProcessKey {
-    ProcessKey { container: container.into(), exec: None }
+    ProcessKey {
+        container: container.into(),
+        exec: None,
+    }
 }
 
 fn exit(code: i32) -> Exit {
-    Exit { code, signal: 0, at_ns: 1 }
+    Exit {
+        code,
+        signal: 0,
+        at_ns: 1,
+    }
 }
 
 /// Runs a holder's blocking side beside the test.
@@ -94,7 +128,12 @@ fn versions_that_nobody_speaks_are_refused() {
 fn a_refusal_and_a_closed_socket_are_told_apart() {
     let (ours, theirs) = scm::pair().unwrap();
     let holder = FakeHolder { socket: theirs };
-    holder.send(&Reply::Refused { reason: "no".into() }, &[]);
+    holder.send(
+        &Reply::Refused {
+            reason: "no".into(),
+        },
+        &[],
+    );
     let error = Joined::handshake(ours, std::path::Path::new("/test")).unwrap_err();
     assert!(matches!(error, Error::Refused { .. }));
 
@@ -112,8 +151,11 @@ async fn replies_find_their_requests_in_any_order() {
             holder.spawned(spawn.seq, pid);
         }
     });
-    let (a, b, (_holder, ())) =
-        tokio::join!(runtime.spawn(options("a")), runtime.spawn(options("b")), play);
+    let (a, b, (_holder, ())) = tokio::join!(
+        runtime.spawn(options("a")),
+        runtime.spawn(options("b")),
+        play
+    );
     let (a, b) = (a.unwrap(), b.unwrap());
     assert_eq!((a.pid, b.pid), (1, 2));
     assert_eq!(a.key, key("a"));
@@ -126,10 +168,22 @@ async fn an_exit_may_come_before_its_start_was_seen() {
     let play = play(holder, |holder| {
         let spawn = holder.receive_spawn();
         holder.spawned(spawn.seq, 1);
-        holder.send(&Reply::Exited { key: spawn.key, exit: exit(3) }, &[]);
+        holder.send(
+            &Reply::Exited {
+                key: spawn.key,
+                exit: exit(3),
+            },
+            &[],
+        );
     });
     let (process, _) = tokio::join!(runtime.spawn(options("a")), play);
-    assert_eq!(events.recv().await, Some(Event::Exited { key: key("a"), exit: exit(3) }));
+    assert_eq!(
+        events.recv().await,
+        Some(Event::Exited {
+            key: key("a"),
+            exit: exit(3)
+        })
+    );
     assert_eq!(process.unwrap().pid, 1);
 }
 
@@ -137,9 +191,19 @@ async fn an_exit_may_come_before_its_start_was_seen() {
 async fn a_failed_start_carries_step_and_exit_code() {
     let (runtime, _events, holder) = start();
     let play = play(holder, |holder| {
-        let failure =
-            Failure { step: Step::Exec, object: "sh".into(), errno: 2, detail: String::new() };
-        holder.send(&Reply::SpawnFailed { seq: holder.receive_spawn().seq, failure }, &[]);
+        let failure = Failure {
+            step: Step::Exec,
+            object: "sh".into(),
+            errno: 2,
+            detail: String::new(),
+        };
+        holder.send(
+            &Reply::SpawnFailed {
+                seq: holder.receive_spawn().seq,
+                failure,
+            },
+            &[],
+        );
     });
     let (process, _) = tokio::join!(runtime.spawn(options("a")), play);
     assert!(matches!(process, Err(Error::Start { exit_code: 127, .. })));
@@ -149,7 +213,9 @@ async fn a_failed_start_carries_step_and_exit_code() {
 async fn a_list_has_descriptors_in_their_places() {
     let (runtime, _events, holder) = start();
     let play = play(holder, |holder| {
-        let Some((Request::List { seq }, _)) = holder.receive() else { panic!("no list") };
+        let Some((Request::List { seq }, _)) = holder.receive() else {
+            panic!("no list")
+        };
         let null = std::fs::File::open("/dev/null").unwrap();
         let process = |exit, fds| Reply::Process {
             seq,
@@ -160,10 +226,18 @@ async fn a_list_has_descriptors_in_their_places() {
             fds,
         };
         let slots = [Slot::Stdout, Slot::Pty, Slot::RelayWrite, Slot::RelayRead];
-        let roles: Vec<_> =
-            [FdRole::Pidfd].into_iter().chain(slots.map(FdRole::Keep)).collect();
+        let roles: Vec<_> = [FdRole::Pidfd]
+            .into_iter()
+            .chain(slots.map(FdRole::Keep))
+            .collect();
         holder.send(&process(None, roles), &[null.as_fd(); 5]);
-        holder.send(&Reply::Exited { key: key("b"), exit: exit(0) }, &[]);
+        holder.send(
+            &Reply::Exited {
+                key: key("b"),
+                exit: exit(0),
+            },
+            &[],
+        );
         holder.send(&process(Some(exit(1)), Vec::new()), &[]);
         holder.send(&Reply::ListEnd { seq }, &[]);
     });
@@ -185,22 +259,36 @@ async fn a_holders_death_reaches_every_waiter() {
         holder.receive_spawn();
     });
     let dying = async { drop(play.await) };
-    let (a, b, ()) = tokio::join!(runtime.spawn(options("a")), runtime.spawn(options("b")), dying);
+    let (a, b, ()) = tokio::join!(
+        runtime.spawn(options("a")),
+        runtime.spawn(options("b")),
+        dying
+    );
     assert!(matches!(a, Err(Error::HolderGone)));
     assert!(matches!(b, Err(Error::HolderGone)));
     assert_eq!(events.recv().await, Some(Event::HolderGone));
     assert_eq!(events.recv().await, None);
-    assert!(matches!(runtime.spawn(options("c")).await, Err(Error::HolderGone)));
+    assert!(matches!(
+        runtime.spawn(options("c")).await,
+        Err(Error::HolderGone)
+    ));
     assert!(matches!(runtime.list().await, Err(Error::HolderGone)));
     runtime.acknowledge(key("a")).await;
 }
 
 #[tokio::test]
 async fn a_packet_that_breaks_the_protocol_costs_the_connection() {
-    let spawned = Reply::Spawned { seq: 1, pid: 1, fds: vec![FdRole::Pidfd] };
+    let spawned = Reply::Spawned {
+        seq: 1,
+        pid: 1,
+        fds: vec![FdRole::Pidfd],
+    };
     let unknown = Reply::ListEnd { seq: 99 };
     let bad = [vec![0xff; 9], postcard::to_stdvec(&spawned).unwrap()];
-    for bytes in bad.into_iter().chain([postcard::to_stdvec(&unknown).unwrap()]) {
+    for bytes in bad
+        .into_iter()
+        .chain([postcard::to_stdvec(&unknown).unwrap()])
+    {
         let (runtime, mut events, holder) = start();
         scm::send(holder.socket.as_fd(), &bytes, &[]).unwrap();
         assert_eq!(events.recv().await, Some(Event::HolderGone), "{bytes:?}");
@@ -219,8 +307,20 @@ async fn a_start_whose_caller_left_still_happens() {
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
     holder.spawned(spawn.seq, 1);
-    holder.send(&Reply::Exited { key: spawn.key, exit: exit(0) }, &[]);
-    assert_eq!(events.recv().await, Some(Event::Exited { key: key("a"), exit: exit(0) }));
+    holder.send(
+        &Reply::Exited {
+            key: spawn.key,
+            exit: exit(0),
+        },
+        &[],
+    );
+    assert_eq!(
+        events.recv().await,
+        Some(Event::Exited {
+            key: key("a"),
+            exit: exit(0)
+        })
+    );
 }
 
 #[tokio::test]
@@ -229,19 +329,30 @@ async fn events_that_nobody_takes_delay_no_reply_and_none_is_lost() {
     let (runtime, mut events, holder) = start();
     let play = play(holder, |holder| {
         for code in 0..EXITS {
-            let reply = Reply::Exited { key: key("a"), exit: exit(code) };
+            let reply = Reply::Exited {
+                key: key("a"),
+                exit: exit(code),
+            };
             let bytes = postcard::to_stdvec(&reply).unwrap();
             while scm::send(holder.socket.as_fd(), &bytes, &[]).is_err() {
                 std::thread::yield_now();
             }
         }
-        let Some((Request::List { seq }, _)) = holder.receive() else { panic!("no list") };
+        let Some((Request::List { seq }, _)) = holder.receive() else {
+            panic!("no list")
+        };
         holder.send(&Reply::ListEnd { seq }, &[]);
     });
     let (list, _) = tokio::join!(runtime.list(), play);
     assert!(list.unwrap().is_empty());
     for code in 0..EXITS {
-        assert_eq!(events.recv().await, Some(Event::Exited { key: key("a"), exit: exit(code) }));
+        assert_eq!(
+            events.recv().await,
+            Some(Event::Exited {
+                key: key("a"),
+                exit: exit(code)
+            })
+        );
     }
 }
 
@@ -251,7 +362,10 @@ async fn acknowledge_and_drop_reach_the_holder() {
     runtime.drop_kept(key("a"), Slot::Stdin).await;
     runtime.acknowledge(key("a")).await;
     let (_, requests) = play(holder, |h| [h.receive().unwrap().0, h.receive().unwrap().0]).await;
-    let drop = Request::Drop { key: key("a"), slot: Slot::Stdin };
+    let drop = Request::Drop {
+        key: key("a"),
+        slot: Slot::Stdin,
+    };
     assert_eq!(requests, [drop, Request::Acknowledge { key: key("a") }]);
 }
 
@@ -260,11 +374,20 @@ async fn refused_options_never_reach_the_holder() {
     let (runtime, _events, holder) = start();
     let mut bad = options("a");
     bad.process.cwd = "relative".into();
-    assert!(matches!(runtime.spawn(bad).await, Err(Error::Invalid { .. })));
-    assert!(matches!(runtime.spawn(options("../a")).await, Err(Error::Id { .. })));
+    assert!(matches!(
+        runtime.spawn(bad).await,
+        Err(Error::Invalid { .. })
+    ));
+    assert!(matches!(
+        runtime.spawn(options("../a")).await,
+        Err(Error::Id { .. })
+    ));
     drop(runtime);
     let (_, end) = play(holder, |h| h.receive().is_none()).await;
-    assert!(end, "the connection ends with the last handle, and nothing was sent before");
+    assert!(
+        end,
+        "the connection ends with the last handle, and nothing was sent before"
+    );
 }
 
 /// Descriptors are counted in a process of its own, where no other test opens any.
@@ -283,7 +406,10 @@ fn no_descriptor_leaks() {
         assert!(output.status.success());
         return;
     }
-    let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let rt = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     rt.block_on(async {
         let (joined, mut holder) = connect_as(PROTOCOL_VERSION);
@@ -302,7 +428,13 @@ fn no_descriptor_leaks() {
                         errno: 1,
                         detail: String::new(),
                     };
-                    holder.send(&Reply::SpawnFailed { seq: spawn.seq, failure }, &[]);
+                    holder.send(
+                        &Reply::SpawnFailed {
+                            seq: spawn.seq,
+                            failure,
+                        },
+                        &[],
+                    );
                 }
             });
             let (process, (back, ())) = tokio::join!(spawn, play);

@@ -14,7 +14,10 @@ const FILESYSTEMS: [(&str, &[&str]); 7] = [
     ("proc", &["hidepid", "subset"]),
     ("sysfs", &[]),
     ("tmpfs", &["mode", "size", "nr_inodes", "uid", "gid"]),
-    ("devpts", &["newinstance", "ptmxmode", "mode", "uid", "gid", "max"]),
+    (
+        "devpts",
+        &["newinstance", "ptmxmode", "mode", "uid", "gid", "max"],
+    ),
     ("mqueue", &[]),
     ("cgroup", &[]),
     ("cgroup2", &[]),
@@ -30,16 +33,23 @@ struct Options {
 }
 
 pub(super) fn compile(mounts: &[Mount], gid_max: u32) -> Result<Vec<plan::Mount>, Error> {
-    mounts.iter().enumerate().map(|(n, m)| one(m, &format!("mounts[{n}]"), gid_max)).collect()
+    mounts
+        .iter()
+        .enumerate()
+        .map(|(n, m)| one(m, &format!("mounts[{n}]"), gid_max))
+        .collect()
 }
 
 fn one(mount: &Mount, field: &str, gid_max: u32) -> Result<plan::Mount, Error> {
     let target = absolute(mount.destination(), &format!("{field}.destination"))?;
-    for (name, set) in
-        [("uidMappings", is_set(mount.uid_mappings())), ("gidMappings", is_set(mount.gid_mappings()))]
-    {
+    for (name, set) in [
+        ("uidMappings", is_set(mount.uid_mappings())),
+        ("gidMappings", is_set(mount.gid_mappings())),
+    ] {
         if set {
-            return Err(Error::Unsupported { field: format!("{field}.{name}") });
+            return Err(Error::Unsupported {
+                field: format!("{field}.{name}"),
+            });
         }
     }
     let options = options(mount, field)?;
@@ -49,7 +59,11 @@ fn one(mount: &Mount, field: &str, gid_max: u32) -> Result<plan::Mount, Error> {
     } else {
         filesystem(typ, options.rest, field, gid_max)?
     };
-    Ok(plan::Mount { target, kind, flags: options.flags })
+    Ok(plan::Mount {
+        target,
+        kind,
+        flags: options.flags,
+    })
 }
 
 fn bind(mount: &Mount, options: &Options, field: &str) -> Result<MountKind, Error> {
@@ -72,9 +86,14 @@ fn filesystem(
 ) -> Result<MountKind, Error> {
     let known = FILESYSTEMS.iter().find(|(name, _)| *name == typ);
     let Some((_, allowed)) = known else {
-        return Err(Error::Unsupported { field: format!("{field}.type `{typ}`") });
+        return Err(Error::Unsupported {
+            field: format!("{field}.type `{typ}`"),
+        });
     };
-    if let Some((key, _)) = options.iter().find(|(key, _)| !allowed.contains(&key.as_str())) {
+    if let Some((key, _)) = options
+        .iter()
+        .find(|(key, _)| !allowed.contains(&key.as_str()))
+    {
         return Err(unsupported_option(field, key));
     }
     if typ == "devpts" && gid_max < TTY_GID {
@@ -82,7 +101,10 @@ fn filesystem(
     }
     // Docker's specs say `cgroup` on either version; only the unified hierarchy is supported.
     let fstype = if typ == "cgroup" { "cgroup2" } else { typ };
-    Ok(MountKind::Filesystem { fstype: fstype.to_owned(), options })
+    Ok(MountKind::Filesystem {
+        fstype: fstype.to_owned(),
+        options,
+    })
 }
 
 fn options(mount: &Mount, field: &str) -> Result<Options, Error> {
@@ -103,9 +125,9 @@ fn options(mount: &Mount, field: &str) -> Result<Options, Error> {
             // What every mount gets anyhow: private propagation, the kernel's default for atime.
             "private" | "rprivate" | "relatime" | "defaults" => {}
             // No other flag of mount(8) is a file system's option.
-            "shared" | "rshared" | "slave" | "rslave" | "unbindable" | "runbindable" | "noatime"
-            | "strictatime" | "sync" | "dirsync" | "mand" | "remount" | "idmap" | "ridmap"
-            | "tmpcopyup" => return Err(unsupported_option(field, option)),
+            "shared" | "rshared" | "slave" | "rslave" | "unbindable" | "runbindable"
+            | "noatime" | "strictatime" | "sync" | "dirsync" | "mand" | "remount" | "idmap"
+            | "ridmap" | "tmpcopyup" => return Err(unsupported_option(field, option)),
             other => {
                 let other = string(other, &format!("{field}.options"))?;
                 let (key, value) = other.split_once('=').unwrap_or((&other, ""));
@@ -117,5 +139,7 @@ fn options(mount: &Mount, field: &str) -> Result<Options, Error> {
 }
 
 fn unsupported_option(field: &str, option: &str) -> Error {
-    Error::Unsupported { field: format!("{field}.options `{option}`") }
+    Error::Unsupported {
+        field: format!("{field}.options `{option}`"),
+    }
 }

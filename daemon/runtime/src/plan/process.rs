@@ -22,11 +22,17 @@ pub(super) fn with_filter(
 ) -> Result<ProcessPlan, Error> {
     refuse(&[
         ("process.commandLine", is_set(process.command_line())),
-        ("process.apparmorProfile", is_set(process.apparmor_profile())),
+        (
+            "process.apparmorProfile",
+            is_set(process.apparmor_profile()),
+        ),
         ("process.selinuxLabel", is_set(process.selinux_label())),
         ("process.ioPriority", process.io_priority().is_some()),
         ("process.scheduler", process.scheduler().is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
+        (
+            "process.execCPUAffinity",
+            process.exec_cpu_affinity().is_some(),
+        ),
         ("process.user.umask", process.user().umask().is_some()),
     ])?;
     let argv = strings(process.args().as_deref(), "process.args")?;
@@ -41,7 +47,11 @@ pub(super) fn with_filter(
         user: user(process)?,
         groups: groups(process, extras)?,
         terminal: terminal(process)?,
-        capabilities: process.capabilities().as_ref().map(capabilities).unwrap_or_default(),
+        capabilities: process
+            .capabilities()
+            .as_ref()
+            .map(capabilities)
+            .unwrap_or_default(),
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         no_new_privs: process.no_new_privileges().unwrap_or(false),
         seccomp,
@@ -50,7 +60,11 @@ pub(super) fn with_filter(
 }
 
 fn strings(texts: Option<&[String]>, field: &str) -> Result<Vec<String>, Error> {
-    texts.unwrap_or_default().iter().map(|t| string(t, field)).collect()
+    texts
+        .unwrap_or_default()
+        .iter()
+        .map(|t| string(t, field))
+        .collect()
 }
 
 fn user(process: &Process) -> Result<String, Error> {
@@ -62,8 +76,16 @@ fn user(process: &Process) -> Result<String, Error> {
 }
 
 fn groups(process: &Process, extras: &ProcessExtras) -> Result<Vec<String>, Error> {
-    let gids = process.user().additional_gids().iter().flatten().map(|gid| Ok(gid.to_string()));
-    let names = extras.groups.iter().map(|name| string(name, "process.user.groups"));
+    let gids = process
+        .user()
+        .additional_gids()
+        .iter()
+        .flatten()
+        .map(|gid| Ok(gid.to_string()));
+    let names = extras
+        .groups
+        .iter()
+        .map(|name| string(name, "process.user.groups"));
     gids.chain(names).collect()
 }
 
@@ -75,7 +97,10 @@ fn terminal(process: &Process) -> Result<Option<TerminalSize>, Error> {
     let small = |n: u64| {
         u16::try_from(n).map_err(|_| Error::invalid("process.consoleSize", format!("{n} > 65535")))
     };
-    Ok(Some(TerminalSize { rows: small(size.height())?, columns: small(size.width())? }))
+    Ok(Some(TerminalSize {
+        rows: small(size.height())?,
+        columns: small(size.width())?,
+    }))
 }
 
 fn capabilities(sets: &LinuxCapabilities) -> Capabilities {
@@ -95,12 +120,19 @@ fn rlimits(limits: &[PosixRlimit]) -> Result<Vec<Rlimit>, Error> {
         let resource = rlimit_number(limit.typ());
         let field = || format!("process.rlimits: {}", limit.typ());
         if limit.soft() > limit.hard() {
-            return Err(Error::invalid(field(), "the soft limit is above the hard limit"));
+            return Err(Error::invalid(
+                field(),
+                "the soft limit is above the hard limit",
+            ));
         }
         if compiled.iter().any(|c| c.resource == resource) {
             return Err(Error::invalid(field(), "given twice"));
         }
-        compiled.push(Rlimit { resource, soft: limit.soft(), hard: limit.hard() });
+        compiled.push(Rlimit {
+            resource,
+            soft: limit.soft(),
+            hard: limit.hard(),
+        });
     }
     Ok(compiled)
 }
@@ -129,9 +161,10 @@ fn rlimit_number(typ: PosixRlimitType) -> u32 {
 
 fn oom_score_adj(process: &Process) -> Result<Option<i32>, Error> {
     match process.oom_score_adj() {
-        Some(n) if !(-1000..=1000).contains(&n) => {
-            Err(Error::invalid("process.oomScoreAdj", format!("{n} is not within -1000..1000")))
-        }
+        Some(n) if !(-1000..=1000).contains(&n) => Err(Error::invalid(
+            "process.oomScoreAdj",
+            format!("{n} is not within -1000..1000"),
+        )),
         other => Ok(other),
     }
 }
