@@ -26,7 +26,10 @@ pub(crate) struct Cleaner {
 impl Cleaner {
     /// Forks it.
     pub(crate) fn start() -> Result<Self, Error> {
-        Ok(Self { socket: fork()?, waiting: VecDeque::new() })
+        Ok(Self {
+            socket: fork()?,
+            waiting: VecDeque::new(),
+        })
     }
 
     /// Has descriptors closed over there. Never waits.
@@ -63,7 +66,10 @@ impl Cleaner {
 fn fork() -> Result<OwnedFd, Error> {
     let (mine, theirs) = scm::pair().map_err(Error::call("make a socket pair"))?;
     let keep = [theirs.as_raw_fd()];
-    let options = clone::Options { keep: Some(&keep), ..clone::Options::default() };
+    let options = clone::Options {
+        keep: Some(&keep),
+        ..clone::Options::default()
+    };
     clone::clone3(options, move || clean(&theirs)).map_err(Error::call("fork the cleaner"))?;
     Ok(mine)
 }

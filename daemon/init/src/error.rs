@@ -154,7 +154,11 @@ impl Error {
         action: &'static str,
         path: &'a std::path::Path,
     ) -> impl FnOnce(Errno) -> Self + 'a {
-        move |source| Self::File { action, path: path.to_owned(), source }
+        move |source| Self::File {
+            action,
+            path: path.to_owned(),
+            source,
+        }
     }
 
     /// The same for one of the standard library.
@@ -162,7 +166,11 @@ impl Error {
         action: &'static str,
         path: &'a std::path::Path,
     ) -> impl FnOnce(std::io::Error) -> Self + 'a {
-        move |error| Self::File { action, path: path.to_owned(), source: io_errno(&error) }
+        move |error| Self::File {
+            action,
+            path: path.to_owned(),
+            source: io_errno(&error),
+        }
     }
 }
 

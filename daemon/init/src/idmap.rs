@@ -87,10 +87,16 @@ impl Helper {
         let holder = std::process::id();
         let (mine, theirs) = scm::pair().map_err(Error::call("make a socket pair"))?;
         let keep = [theirs.as_raw_fd()];
-        let options = clone::Options { keep: Some(&keep), ..clone::Options::default() };
+        let options = clone::Options {
+            keep: Some(&keep),
+            ..clone::Options::default()
+        };
         let child = clone::clone3(options, move || help(&theirs, holder))
             .map_err(Error::call("fork the helper for id maps"))?;
-        let helper = Self { pid: child.pid, socket: mine };
+        let helper = Self {
+            pid: child.pid,
+            socket: mine,
+        };
         helper.answer()?;
         Ok(helper)
     }
@@ -143,8 +149,14 @@ fn help(socket: &OwnedFd, holder: u32) -> ! {
 /// The user's ranges of one kind: what getsubids says (it also asks SSSD and the like), else what
 /// the file says.
 fn ranges(kind: Kind, uid: u32) -> Result<Vec<Range>, IdMapError> {
-    let name = User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name);
-    let mut found = name.as_deref().map(|name| getsubids(kind, name)).unwrap_or_default();
+    let name = User::from_uid(Uid::from_raw(uid))
+        .ok()
+        .flatten()
+        .map(|user| user.name);
+    let mut found = name
+        .as_deref()
+        .map(|name| getsubids(kind, name))
+        .unwrap_or_default();
     let text = std::fs::read_to_string(kind.file()).unwrap_or_default();
     if found.is_empty() {
         found = parse_file(&text, name.as_deref(), uid);
@@ -154,7 +166,12 @@ fn ranges(kind: Kind, uid: u32) -> Result<Vec<Range>, IdMapError> {
     if have < IDS_MIN {
         let user = name.unwrap_or_else(|| uid.to_string());
         let free = first_free(&text);
-        return Err(IdMapError::NoRange { user, kind: kind.name().into(), have, free });
+        return Err(IdMapError::NoRange {
+            user,
+            kind: kind.name().into(),
+            have,
+            free,
+        });
     }
     Ok(found)
 }
@@ -216,7 +233,11 @@ fn first_free(text: &str) -> u64 {
         let range = range(words.next()?, words.next()?)?;
         Some(u64::from(range.start) + u64::from(range.count))
     };
-    text.lines().filter_map(end).max().unwrap_or(0).max(FIRST_SUBORDINATE)
+    text.lines()
+        .filter_map(end)
+        .max()
+        .unwrap_or(0)
+        .max(FIRST_SUBORDINATE)
 }
 
 /// Arguments of newuidmap: the user's own id is 0 inside, its subordinate ids follow from 1.
@@ -229,7 +250,11 @@ fn arguments(pid: u32, own: u32, ranges: &[Range]) -> Vec<String> {
         if count == 0 {
             break;
         }
-        arguments.extend([inside.to_string(), range.start.to_string(), count.to_string()]);
+        arguments.extend([
+            inside.to_string(),
+            range.start.to_string(),
+            count.to_string(),
+        ]);
         inside += count;
     }
     arguments
@@ -241,16 +266,21 @@ fn write_map(program: &str, pid: u32, own: u32, ranges: &[Range]) -> Result<(), 
     let failed = |status: String, stderr: &str| {
         let stderr = stderr.trim().chars().take(STDERR_BYTES_MAX / 4).collect();
         let program = command.chars().take(STDERR_BYTES_MAX / 4).collect();
-        IdMapError::Failed { program, status, stderr }
+        IdMapError::Failed {
+            program,
+            status,
+            stderr,
+        }
     };
     match Command::new(program).args(&arguments).output() {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => {
-            Err(failed(output.status.to_string(), &String::from_utf8_lossy(&output.stderr)))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(IdMapError::Missing { program: program.into() })
-        }
+        Ok(output) => Err(failed(
+            output.status.to_string(),
+            &String::from_utf8_lossy(&output.stderr),
+        )),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(IdMapError::Missing {
+            program: program.into(),
+        }),
         Err(error) => Err(failed("not started".into(), &error.to_string())),
     }
 }
@@ -262,12 +292,17 @@ mod tests {
     #[test]
     fn getsubids_lines_give_ranges() {
         let check = |text: &str, expected: &[(u32, u32)]| {
-            let found: Vec<_> =
-                parse_getsubids(text).iter().map(|range| (range.start, range.count)).collect();
+            let found: Vec<_> = parse_getsubids(text)
+                .iter()
+                .map(|range| (range.start, range.count))
+                .collect();
             assert_eq!(found, expected, "{text:?}");
         };
         check("0: anna 100000 65536\n", &[(100_000, 65_536)]);
-        check("0: anna 100000 10\n1: anna 500 20\n", &[(100_000, 10), (500, 20)]);
+        check(
+            "0: anna 100000 10\n1: anna 500 20\n",
+            &[(100_000, 10), (500, 20)],
+        );
         check("Error fetching ranges\n", &[]);
         check("0: anna 4294967295 65536", &[]);
         check("", &[]);
@@ -278,7 +313,8 @@ mod tests {
         let text = "anna:100000:65536\nbob:165536:65536\n1000:300000:10\nanna:100000:65536\n\
                     anna:x:y\nanna:5\n";
         let found = parse_file(text, Some("anna"), 1000);
-        let wanted = [(100_000, 65_536), (300_000, 10)].map(|(start, count)| Range { start, count });
+        let wanted =
+            [(100_000, 65_536), (300_000, 10)].map(|(start, count)| Range { start, count });
         assert_eq!(found, wanted);
         assert!(parse_file(text, None, 7).is_empty());
     }
@@ -292,7 +328,10 @@ mod tests {
     #[test]
     fn several_ranges_become_one_continuous_map() {
         let ranges = [(100, 10), (500, 20)].map(|(start, count)| Range { start, count });
-        assert_eq!(arguments(9, 1000, &ranges).join(" "), "9 0 1000 1 1 100 10 11 500 20");
+        assert_eq!(
+            arguments(9, 1000, &ranges).join(" "),
+            "9 0 1000 1 1 100 10 11 500 20"
+        );
     }
 
     #[test]
@@ -303,6 +342,10 @@ mod tests {
             have: 0,
             free: 165_536,
         };
-        assert!(error.to_string().ends_with("usermod --add-subuids 165536-231071 anna"));
+        assert!(
+            error
+                .to_string()
+                .ends_with("usermod --add-subuids 165536-231071 anna")
+        );
     }
 }

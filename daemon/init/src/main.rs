@@ -54,7 +54,10 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Command> {
             _ => return None,
         }
     }
-    Some(Command::Hold(hold::Options { socket: socket?, log }))
+    Some(Command::Hold(hold::Options {
+        socket: socket?,
+        log,
+    }))
 }
 
 /// An error with its causes, outermost first.

@@ -255,7 +255,9 @@ impl ProcessKey {
     pub fn is_valid(&self) -> bool {
         let valid = |id: &str| {
             (1..=ID_BYTES_MAX).contains(&id.len())
-                && id.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
+                && id
+                    .bytes()
+                    .all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
         };
         valid(&self.container) && self.exec.as_deref().is_none_or(valid)
     }
@@ -319,10 +321,17 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
 /// twice. The descriptors are then closed.
 pub fn assign(roles: &[FdRole], fds: Vec<OwnedFd>) -> Result<Vec<(FdRole, OwnedFd)>, Error> {
     if roles.len() != fds.len() {
-        return Err(Error::FdCount { expected: roles.len(), received: fds.len() });
+        return Err(Error::FdCount {
+            expected: roles.len(),
+            received: fds.len(),
+        });
     }
     if let Some(&role) = roles.iter().enumerate().find_map(|(index, role)| {
-        roles.iter().take(index).any(|earlier| earlier == role).then_some(role)
+        roles
+            .iter()
+            .take(index)
+            .any(|earlier| earlier == role)
+            .then_some(role)
     }) {
         return Err(Error::FdRole { role });
     }

@@ -3,7 +3,10 @@
 use super::*;
 
 fn key(exec: Option<&str>) -> ProcessKey {
-    ProcessKey { container: "c1".into(), exec: exec.map(Into::into) }
+    ProcessKey {
+        container: "c1".into(),
+        exec: exec.map(Into::into),
+    }
 }
 
 fn requests() -> Vec<Request> {
@@ -20,7 +23,10 @@ fn requests() -> Vec<Request> {
         Request::Spawn(spawn),
         Request::List { seq: u64::MAX },
         Request::Acknowledge { key: key(None) },
-        Request::Drop { key: key(None), slot: Slot::Stdin },
+        Request::Drop {
+            key: key(None),
+            slot: Slot::Stdin,
+        },
     ]
 }
 
@@ -36,7 +42,10 @@ fn next(state: &mut u64) -> u64 {
 #[test]
 fn every_request_survives_the_trip() {
     for request in requests() {
-        assert_eq!(decode::<Request>(&encode(&request).unwrap()).unwrap(), request);
+        assert_eq!(
+            decode::<Request>(&encode(&request).unwrap()).unwrap(),
+            request
+        );
     }
 }
 
@@ -45,21 +54,32 @@ fn a_cut_or_lengthened_packet_is_an_error() {
     for request in requests() {
         let mut bytes = encode(&request).unwrap();
         for len in 0..bytes.len() {
-            assert!(decode::<Request>(&bytes[..len]).is_err(), "{request:?} cut to {len}");
+            assert!(
+                decode::<Request>(&bytes[..len]).is_err(),
+                "{request:?} cut to {len}"
+            );
         }
         bytes.push(0);
-        assert!(matches!(decode::<Request>(&bytes), Err(Error::TrailingBytes { bytes: 1 })));
+        assert!(matches!(
+            decode::<Request>(&bytes),
+            Err(Error::TrailingBytes { bytes: 1 })
+        ));
     }
 }
 
 #[test]
 fn random_and_mutated_packets_never_panic() {
     let mut state = 1;
-    let valid: Vec<Vec<u8>> = requests().iter().map(|request| encode(request).unwrap()).collect();
+    let valid: Vec<Vec<u8>> = requests()
+        .iter()
+        .map(|request| encode(request).unwrap())
+        .collect();
     for round in 0..20_000 {
         let mut bytes = valid[round % valid.len()].clone();
         if round % 2 == 0 {
-            bytes = (0..next(&mut state) % 80).map(|_| next(&mut state) as u8).collect();
+            bytes = (0..next(&mut state) % 80)
+                .map(|_| next(&mut state) as u8)
+                .collect();
         } else {
             for _ in 0..=next(&mut state) % 3 {
                 let at = next(&mut state) as usize % bytes.len();
@@ -75,9 +95,20 @@ fn random_and_mutated_packets_never_panic() {
 #[test]
 fn descriptors_must_match_their_roles() {
     let fd = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-    assert_eq!(assign(&[FdRole::Plan, FdRole::Stdin], vec![fd(), fd()]).unwrap().len(), 2);
+    assert_eq!(
+        assign(&[FdRole::Plan, FdRole::Stdin], vec![fd(), fd()])
+            .unwrap()
+            .len(),
+        2
+    );
     let count = assign(&[FdRole::Plan], vec![]);
-    assert!(matches!(count, Err(Error::FdCount { expected: 1, received: 0 })));
+    assert!(matches!(
+        count,
+        Err(Error::FdCount {
+            expected: 1,
+            received: 0
+        })
+    ));
     let twice = assign(&[FdRole::Plan, FdRole::Plan], vec![fd(), fd()]);
     assert!(matches!(twice, Err(Error::FdRole { role: FdRole::Plan })));
 }
@@ -85,7 +116,10 @@ fn descriptors_must_match_their_roles() {
 #[test]
 fn ids_are_lower_case_letters_and_digits() {
     let check = |container: &str, valid: bool| {
-        let key = ProcessKey { container: container.into(), exec: None };
+        let key = ProcessKey {
+            container: container.into(),
+            exec: None,
+        };
         assert_eq!(key.is_valid(), valid, "{container:?}");
     };
     check("0az", true);

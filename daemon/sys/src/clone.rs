@@ -24,6 +24,9 @@ pub struct Options<'a> {
     pub namespaces: u64,
     /// Cgroup directory in which the child starts (`CLONE_INTO_CGROUP`, Linux 5.7).
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Make a sibling rather than a child (`CLONE_PARENT`): the caller's parent becomes its parent,
+    /// and is told of its end as it would be of the caller's.
+    pub sibling: bool,
     /// The only descriptors that the child keeps beside 0, 1 and 2. `None` keeps all.
     pub keep: Option<&'a [RawFd]>,
 }
@@ -48,7 +51,10 @@ pub struct Child {
 /// `EDEADLK` if the process has more than one thread; else what `clone3` says, e.g. `EPERM`,
 /// `EAGAIN` at a limit of processes, `ENOSPC` at one of namespaces, `ENOMEM` if the pid namespace
 /// has lost its init.
-pub fn clone3(options: Options<'_>, child: impl FnOnce() -> std::convert::Infallible) -> Result<Child> {
+pub fn clone3(
+    options: Options<'_>,
+    child: impl FnOnce() -> std::convert::Infallible,
+) -> Result<Child> {
     if !process::is_single_threaded()? {
         return Err(Errno::EDEADLK);
     }
@@ -57,12 +63,20 @@ pub fn clone3(options: Options<'_>, child: impl FnOnce() -> std::convert::Infall
     if options.cgroup.is_some() {
         flags |= CLONE_INTO_CGROUP;
     }
+    if options.sibling {
+        flags |= libc::CLONE_PARENT as u64;
+    }
     let args = libc::clone_args {
         flags,
         pidfd: std::ptr::from_mut(&mut pidfd).expose_provenance() as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        // With CLONE_PARENT it is the caller's own, and must not be given.
+        exit_signal: if options.sibling {
+            0
+        } else {
+            libc::SIGCHLD as u64
+        },
         stack: 0,
         stack_size: 0,
         tls: 0,
@@ -76,14 +90,21 @@ pub fn clone3(options: Options<'_>, child: impl FnOnce() -> std::convert::Infall
     // long. No other thread exists (checked above), so no lock is held in the child by a thread
     // that it lacks.
     let pid = check(unsafe {
-        libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>())
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const args,
+            size_of::<libc::clone_args>(),
+        )
     })?;
     if pid == 0 {
         run_child(options.keep, child);
     }
     // SAFETY: the kernel has just stored a new descriptor there, which nothing else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Child { pid: pid as i32, pidfd })
+    Ok(Child {
+        pid: pid as i32,
+        pidfd,
+    })
 }
 
 /// The child's side: never returns into the parent's code, not even by a panic.

@@ -18,10 +18,7 @@ const MFD_EXEC: u32 = 0x10;
 
 /// The seals of a finished file: no write, no change of length, no change of seals.
 fn all_seals() -> SealFlag {
-    SealFlag::F_SEAL_WRITE
-        | SealFlag::F_SEAL_SHRINK
-        | SealFlag::F_SEAL_GROW
-        | SealFlag::F_SEAL_SEAL
+    SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL
 }
 
 /// Makes a sealed file of `bytes`, read position 0. `name` is shown in `/proc/PID/fd`.

@@ -33,7 +33,10 @@ pub fn exit_now(code: i32) -> ! {
 /// Closes every descriptor above 2 that is not in `keep`. Only for a fresh child, whose copies of
 /// its parent's values never run a destructor; hence not public.
 pub(crate) fn close_all_except(keep: &[RawFd]) -> Result<()> {
-    let mut kept: Vec<u32> = keep.iter().filter_map(|&fd| u32::try_from(fd).ok()).collect();
+    let mut kept: Vec<u32> = keep
+        .iter()
+        .filter_map(|&fd| u32::try_from(fd).ok())
+        .collect();
     kept.sort_unstable();
     let mut first = 3;
     for fd in kept.into_iter().filter(|&fd| fd > 2) {
@@ -102,7 +105,11 @@ pub fn peek_ended() -> Result<Option<i32>> {
 ///
 /// `ECHILD` if `pid` is no child of this process, or has been reaped.
 pub fn reap(pid: i32) -> Result<Option<Ended>> {
-    waitid(libc::P_PID, pid as libc::id_t, libc::WEXITED | libc::WNOHANG)
+    waitid(
+        libc::P_PID,
+        pid as libc::id_t,
+        libc::WEXITED | libc::WNOHANG,
+    )
 }
 
 /// Waits for a child to end and reaps it.
@@ -131,8 +138,16 @@ fn waitid(kind: libc::idtype_t, id: libc::id_t, flags: libc::c_int) -> Result<Op
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
     Ok(match (pid, info.si_code) {
         (0, _) => None,
-        (pid, libc::CLD_EXITED) => Some(Ended { pid, code: status, signal: 0 }),
-        (pid, _) => Some(Ended { pid, code: 128 + status, signal: status }),
+        (pid, libc::CLD_EXITED) => Some(Ended {
+            pid,
+            code: status,
+            signal: 0,
+        }),
+        (pid, _) => Some(Ended {
+            pid,
+            code: 128 + status,
+            signal: status,
+        }),
     })
 }
 
@@ -148,7 +163,9 @@ pub fn never_executed(pid: i32) -> Result<bool> {
     const PF_FORKNOEXEC: u64 = 0x40;
     let stat = std::fs::read(format!("/proc/{pid}/stat"))
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
-    process_flags(&stat).map(|flags| flags & PF_FORKNOEXEC != 0).ok_or(Errno::EINVAL)
+    process_flags(&stat)
+        .map(|flags| flags & PF_FORKNOEXEC != 0)
+        .ok_or(Errno::EINVAL)
 }
 
 /// Field 9 of a stat line. The name in field 2 may hold anything, so fields count from its end.
@@ -172,7 +189,10 @@ mod tests {
 
     #[test]
     fn a_program_has_executed() {
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
         let answer = never_executed(child.id() as i32);
         child.kill().unwrap();
         child.wait().unwrap();

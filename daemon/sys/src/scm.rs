@@ -10,15 +10,18 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, socket, socketpair,
 };
 
-use crate::error::{Result, check};
+use crate::error::{Errno, Result, check};
 
 /// The most descriptors that go with one packet here. The kernel's own limit is 253.
 pub const FDS_MAX: usize = 16;
 
-/// Bytes of control buffer for [`FDS_MAX`] descriptors.
+/// Bytes of control buffer for [`FDS_MAX`] descriptors and the sender's credentials.
 const CONTROL_BYTES: usize = {
     // SAFETY: CMSG_SPACE is arithmetic on its argument.
-    unsafe { libc::CMSG_SPACE((FDS_MAX * size_of::<RawFd>()) as u32) as usize }
+    unsafe {
+        libc::CMSG_SPACE((FDS_MAX * size_of::<RawFd>()) as u32) as usize
+            + libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) as usize
+    }
 };
 
 /// A control buffer with the alignment of `struct cmsghdr`.
@@ -37,6 +40,17 @@ pub struct Received {
     pub truncated: bool,
     /// Descriptors, in order.
     pub fds: Vec<OwnedFd>,
+    /// Pid of the sender in the receiver's pid namespace, if [`show_sender`] asked for it.
+    pub sender: Option<i32>,
+}
+
+/// Has every packet received on `socket` say who sent it (`SO_PASSCRED`).
+///
+/// # Errors
+///
+/// `ENOTSOCK`.
+pub fn show_sender(socket: BorrowedFd<'_>) -> Result<()> {
+    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::PassCred, &true)
 }
 
 /// Makes a pair of connected sockets, both close-on-exec.
@@ -45,7 +59,12 @@ pub struct Received {
 ///
 /// `EMFILE`, `ENFILE` or `ENOMEM`.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
-    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+    socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
 }
 
 /// Makes a listening socket at `path` that only its owner may connect to. Non-blocking.
@@ -72,7 +91,12 @@ pub fn listen(path: &Path, backlog: i32) -> Result<OwnedFd> {
 /// socket, `EACCES`.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
     let address = UnixAddr::new(path)?;
-    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
     nix::sys::socket::connect(socket.as_raw_fd(), &address)?;
     Ok(socket)
 }
@@ -109,8 +133,13 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Res
     if fds.len() > FDS_MAX {
         return Err(crate::Errno::EINVAL);
     }
-    let mut control = Control { bytes: [0; CONTROL_BYTES] };
-    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut control = Control {
+        bytes: [0; CONTROL_BYTES],
+    };
+    let mut part = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
     // SAFETY: msghdr is plain data; all zeroes is a valid value of it.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut part;
@@ -138,14 +167,20 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Res
     check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) } as i64).map(drop)
 }
 
-/// Receives one packet into `buffer`; waits for it only if `wait`.
+/// Receives one packet into `buffer`; waits for it only if `wait`, then through signals, too.
 ///
 /// # Errors
 ///
-/// `EAGAIN` if there is none and `wait` is false, `ECONNRESET`, `EINTR`.
+/// `EAGAIN` if there is none and `wait` is false (or the socket's own timeout is over),
+/// `ECONNRESET`.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: bool) -> Result<Received> {
-    let mut control = Control { bytes: [0; CONTROL_BYTES] };
-    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut control = Control {
+        bytes: [0; CONTROL_BYTES],
+    };
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
     // SAFETY: msghdr is plain data; all zeroes is a valid value of it.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut part;
@@ -153,27 +188,46 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: bool) -> Result<
     message.msg_control = (&raw mut control).cast();
     message.msg_controllen = CONTROL_BYTES;
     let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
-    // SAFETY: iovec and control buffer are valid for writes of the lengths given, and nothing else
-    // refers to them during the call.
-    let len = check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) } as i64)?;
+    let len = loop {
+        // SAFETY: iovec and control buffer are valid for writes of the lengths given, and nothing
+        // else refers to them during the call. An interrupted call has changed none of them.
+        match check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) } as i64) {
+            Err(Errno::EINTR) => {}
+            result => break result?,
+        }
+    };
+    let (fds, sender) = take_control(&message);
+    let truncated = message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
     Ok(Received {
         len: len as usize,
-        truncated: message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
-        fds: take_fds(&message),
+        truncated,
+        fds,
+        sender,
     })
 }
 
-/// Takes ownership of every descriptor in a received message's control buffer.
-fn take_fds(message: &libc::msghdr) -> Vec<OwnedFd> {
-    let mut fds = Vec::new();
+/// Takes ownership of every descriptor in a received message's control buffer, and reads the
+/// sender's pid where it is there.
+fn take_control(message: &libc::msghdr) -> (Vec<OwnedFd>, Option<i32>) {
+    let (mut fds, mut sender) = (Vec::new(), None);
     // SAFETY: the kernel filled the control buffer and set msg_controllen to what it wrote, so the
     // CMSG macros walk whole headers within it. Each SCM_RIGHTS payload is an array of c_int of
     // cmsg_len - CMSG_LEN(0) bytes (read unaligned), each a new descriptor that nothing else owns.
+    // An SCM_CREDENTIALS payload is one ucred, plain data (its length is checked).
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(message);
         while !header.is_null() {
+            let credentials = libc::CMSG_LEN(size_of::<libc::ucred>() as u32) as usize;
+            if (*header).cmsg_level == libc::SOL_SOCKET
+                && (*header).cmsg_type == libc::SCM_CREDENTIALS
+                && (*header).cmsg_len as usize >= credentials
+            {
+                let data = libc::CMSG_DATA(header).cast::<libc::ucred>();
+                sender = Some(data.read_unaligned().pid);
+            }
             if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
-                let bytes = ((*header).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+                let bytes =
+                    ((*header).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
                 let data = libc::CMSG_DATA(header).cast::<RawFd>();
                 for index in 0..bytes / size_of::<RawFd>() {
                     fds.push(OwnedFd::from_raw_fd(data.add(index).read_unaligned()));
@@ -182,7 +236,7 @@ fn take_fds(message: &libc::msghdr) -> Vec<OwnedFd> {
             header = libc::CMSG_NXTHDR(message, header);
         }
     }
-    fds
+    (fds, sender)
 }
 
 #[cfg(test)]
@@ -196,11 +250,19 @@ mod tests {
         let (left, right) = pair().unwrap();
         let (mut reader_a, writer_a) = std::io::pipe().unwrap();
         let (mut reader_b, writer_b) = std::io::pipe().unwrap();
-        send(left.as_fd(), b"hello", &[writer_a.as_fd(), writer_b.as_fd()]).unwrap();
+        send(
+            left.as_fd(),
+            b"hello",
+            &[writer_a.as_fd(), writer_b.as_fd()],
+        )
+        .unwrap();
         drop((writer_a, writer_b));
         let mut buffer = [0; 16];
         let received = receive(right.as_fd(), &mut buffer, true).unwrap();
-        assert_eq!((&buffer[..received.len], received.truncated), (&b"hello"[..], false));
+        assert_eq!(
+            (&buffer[..received.len], received.truncated),
+            (&b"hello"[..], false)
+        );
         for (fd, text) in received.fds.into_iter().zip(["a", "b"]) {
             std::io::Write::write_all(&mut std::fs::File::from(fd), text.as_bytes()).unwrap();
         }
@@ -208,6 +270,16 @@ mod tests {
         reader_a.read_to_string(&mut text).unwrap();
         reader_b.read_to_string(&mut text).unwrap();
         assert_eq!(text, "ab");
+    }
+
+    #[test]
+    fn a_packet_tells_its_sender_where_asked() {
+        let (left, right) = pair().unwrap();
+        show_sender(right.as_fd()).unwrap();
+        send(left.as_fd(), b"x", &[left.as_fd(); FDS_MAX]).unwrap();
+        let received = receive(right.as_fd(), &mut [0; 1], true).unwrap();
+        assert_eq!(received.sender, Some(std::process::id() as i32));
+        assert_eq!((received.fds.len(), received.truncated), (FDS_MAX, false));
     }
 
     #[test]

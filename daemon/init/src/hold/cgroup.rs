@@ -30,7 +30,10 @@ pub(super) fn delegated() -> Result<PathBuf, String> {
     // One at a time, as one that is not there (or another process in the way) refuses them all.
     // The daemon sees in cgroup.subtree_control what came of it, and refuses limits accordingly.
     for controller in CONTROLLERS {
-        let _ = fs::write(base.join("cgroup.subtree_control"), format!("+{controller}"));
+        let _ = fs::write(
+            base.join("cgroup.subtree_control"),
+            format!("+{controller}"),
+        );
     }
     Ok(base)
 }
@@ -39,7 +42,11 @@ pub(super) fn delegated() -> Result<PathBuf, String> {
 fn base(cgroup: &str, mountinfo: &str) -> Result<PathBuf, String> {
     let own = cgroup.lines().find_map(|line| line.strip_prefix("0::"));
     let own = Path::new(own.ok_or("this host has no cgroup2 hierarchy")?);
-    let own = if own.ends_with(LEAF) { own.parent().unwrap_or(own) } else { own };
+    let own = if own.ends_with(LEAF) {
+        own.parent().unwrap_or(own)
+    } else {
+        own
+    };
     let mount = |line: &str| {
         // proc_pid_mountinfo(5): 4 is the root within the file system, 5 the mount point, and the
         // type follows the separator.
@@ -49,7 +56,10 @@ fn base(cgroup: &str, mountinfo: &str) -> Result<PathBuf, String> {
         let below = own.strip_prefix(root).ok()?;
         (rest.split(' ').next() == Some("cgroup2")).then(|| Path::new(point).join(below))
     };
-    mountinfo.lines().find_map(mount).ok_or_else(|| "no cgroup2 is mounted".into())
+    mountinfo
+        .lines()
+        .find_map(mount)
+        .ok_or_else(|| "no cgroup2 is mounted".into())
 }
 
 #[cfg(test)]
@@ -62,11 +72,19 @@ mod tests {
     #[test]
     fn the_directory_is_the_mount_point_and_the_path() {
         let check = |cgroup: &str, mounts: &str, expected: Option<&str>| {
-            assert_eq!(base(cgroup, mounts).ok(), expected.map(PathBuf::from), "{cgroup:?}");
+            assert_eq!(
+                base(cgroup, mounts).ok(),
+                expected.map(PathBuf::from),
+                "{cgroup:?}"
+            );
         };
         let unit = "/sys/fs/cgroup/user.slice/rcd-holder.service";
         check("0::/user.slice/rcd-holder.service\n", MOUNTS, Some(unit));
-        check("0::/user.slice/rcd-holder.service/holder\n", MOUNTS, Some(unit));
+        check(
+            "0::/user.slice/rcd-holder.service/holder\n",
+            MOUNTS,
+            Some(unit),
+        );
         check("1:cpu:/a\n0::/\n", MOUNTS, Some("/sys/fs/cgroup"));
         check("1:cpu:/a\n", MOUNTS, None);
         check("0::/a\n", "", None);

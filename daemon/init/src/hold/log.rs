@@ -71,11 +71,14 @@ impl Log {
 }
 
 fn stderr_is_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-    let Some((device, inode)) = stream.split_once(':') else { return false };
-    fstat(std::io::stderr()).is_ok_and(|stat| {
-        device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino)
-    })
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let Some((device, inode)) = stream.split_once(':') else {
+        return false;
+    };
+    fstat(std::io::stderr())
+        .is_ok_and(|stat| device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino))
 }
 
 /// The mode of every file that the holder makes.

@@ -15,7 +15,7 @@
 //! ```
 //! It unshares nothing else, so that a container may still be given the host's network or ipc.
 //!
-//! **Loop** (`server`). epoll over: signals (TERM, INT, CHLD as a descriptor), the listening socket,
+//! **Loop** (`server`, `children`). epoll over: signals (TERM, INT, CHLD as a descriptor), the listening socket,
 //! connections, and a status socket for each child on its way to its program. Nothing in the loop
 //! waits: sockets are used with MSG_DONTWAIT, children are reaped with WNOHANG, what is slow to
 //! close goes to the cleaner (`crate::cleaner`). Events carry a kind and a number that is never
@@ -59,6 +59,7 @@
 //! [`Step::Admit`]: crate::protocol::Step::Admit
 
 mod cgroup;
+mod children;
 mod log;
 mod notify;
 mod peer;

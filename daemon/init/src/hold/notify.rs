@@ -8,7 +8,9 @@ use std::path::PathBuf;
 /// Sends a state such as `READY=1`. Without a service manager, nothing; a manager that does not
 /// listen is its own affair.
 pub(super) fn notify(state: &str) {
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
     let address = match name.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name),
         None => SocketAddr::from_pathname(PathBuf::from(name)),

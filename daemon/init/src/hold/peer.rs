@@ -14,9 +14,15 @@ use crate::protocol::{Reply, encode};
 #[derive(Debug)]
 enum Outgoing {
     Reply(Reply),
-    Spawned { seq: u64, id: Id },
+    Spawned {
+        seq: u64,
+        id: Id,
+    },
     /// The rest of a List, from this number on.
-    List { seq: u64, from: Id },
+    List {
+        seq: u64,
+        from: Id,
+    },
 }
 
 /// Why a connection is over.
@@ -39,7 +45,13 @@ pub(super) struct Peer {
 impl Peer {
     pub(super) fn new(socket: OwnedFd) -> Self {
         let (queue, exits) = (VecDeque::new(), VecDeque::new());
-        Self { socket, greeted: false, watches_writable: false, queue, exits }
+        Self {
+            socket,
+            greeted: false,
+            watches_writable: false,
+            queue,
+            exits,
+        }
     }
 
     pub(super) fn reply(&mut self, reply: Reply) -> Result<(), Gone> {
@@ -80,12 +92,18 @@ impl Peer {
         while let Some(next) = self.queue.front_mut() {
             let (sent, rest) = match next {
                 Outgoing::Reply(reply) => (send(&self.socket, reply, &[])?, None),
-                Outgoing::Spawned { seq, id } => (send_spawned(&self.socket, *seq, *id, table)?, None),
+                Outgoing::Spawned { seq, id } => {
+                    (send_spawned(&self.socket, *seq, *id, table)?, None)
+                }
                 Outgoing::List { seq, from } => match table.next_listed(*from) {
-                    Some((id, process)) => {
-                        (send_process(&self.socket, *seq, process)?, Some((*seq, id + 1)))
-                    }
-                    None => (send(&self.socket, &Reply::ListEnd { seq: *seq }, &[])?, None),
+                    Some((id, process)) => (
+                        send_process(&self.socket, *seq, process)?,
+                        Some((*seq, id + 1)),
+                    ),
+                    None => (
+                        send(&self.socket, &Reply::ListEnd { seq: *seq }, &[])?,
+                        None,
+                    ),
                 },
             };
             match (sent, rest) {
@@ -101,7 +119,14 @@ impl Peer {
         while let Some(&id) = self.exits.front() {
             if let Some(process) = table.get(id)
                 && let Some(exit) = process.exit()
-                && !send(&self.socket, &Reply::Exited { key: process.key.clone(), exit }, &[])?
+                && !send(
+                    &self.socket,
+                    &Reply::Exited {
+                        key: process.key.clone(),
+                        exit,
+                    },
+                    &[],
+                )?
             {
                 return Ok(true);
             }
@@ -113,20 +138,37 @@ impl Peer {
 
 fn send_spawned(socket: &OwnedFd, seq: u64, id: Id, table: &Table) -> Result<bool, Gone> {
     // A daemon that acknowledged the end before it read of the start needs no answer any more.
-    let Some(process) = table.get(id) else { return Ok(true) };
+    let Some(process) = table.get(id) else {
+        return Ok(true);
+    };
     let (roles, fds) = process.fds(true);
-    send(socket, &Reply::Spawned { seq, pid: process.pid, fds: roles }, &fds)
+    send(
+        socket,
+        &Reply::Spawned {
+            seq,
+            pid: process.pid,
+            fds: roles,
+        },
+        &fds,
+    )
 }
 
-fn send_process(
-    socket: &OwnedFd,
-    seq: u64,
-    process: &super::table::Process,
-) -> Result<bool, Gone> {
+fn send_process(socket: &OwnedFd, seq: u64, process: &super::table::Process) -> Result<bool, Gone> {
     let exit = process.exit();
     let (roles, fds) = process.fds(exit.is_none());
     let (key, pid, started_at_ns) = (process.key.clone(), process.pid, process.started_at_ns);
-    send(socket, &Reply::Process { seq, key, pid, started_at_ns, exit, fds: roles }, &fds)
+    send(
+        socket,
+        &Reply::Process {
+            seq,
+            key,
+            pid,
+            started_at_ns,
+            exit,
+            fds: roles,
+        },
+        &fds,
+    )
 }
 
 /// Whether the socket took it.

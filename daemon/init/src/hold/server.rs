@@ -8,18 +8,18 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rcd_sys::{pidfd, process, scm};
+use rcd_sys::{pidfd, scm};
 
 use super::peer::{Gone, Peer};
 use super::spawn::{self, Nursery};
 use super::start::Parts;
 use super::stop::Stop;
-use super::table::{Id, Phase, Starting, Table};
+use super::table::{Id, Phase, Table};
 use super::{BATCH_MAX, STRANGERS_MAX};
 use crate::Error;
 use crate::protocol::{
-    Exit, Failure, FdRole, PACKET_BYTES_MAX, PROTOCOL_VERSION, ProcessKey, Reply, Request, Slot,
-    Spawn, Step, assign, decode,
+    Failure, FdRole, PACKET_BYTES_MAX, PROTOCOL_VERSION, ProcessKey, Reply, Request, Slot, Spawn,
+    Step, assign, decode,
 };
 
 /// How soon the loop comes back to a cleaner that was not taking more.
@@ -57,13 +57,13 @@ impl Source {
 /// The holder at work.
 #[derive(Debug)]
 pub(super) struct Server {
-    parts: Parts,
-    epoll: Epoll,
+    pub(super) parts: Parts,
+    pub(super) epoll: Epoll,
     signals: SignalFd,
-    table: Table,
+    pub(super) table: Table,
     peers: BTreeMap<u64, Peer>,
     /// The connection that is the daemon.
-    daemon: Option<u64>,
+    pub(super) daemon: Option<u64>,
     last_peer: u64,
     stop: Option<Stop>,
 }
@@ -82,18 +82,31 @@ impl Server {
             .map_err(Error::call("watch the socket and signals"))?;
         let (table, peers) = (Table::default(), BTreeMap::new());
         let (daemon, last_peer, stop) = (None, 0, None);
-        Ok(Self { parts, epoll, signals, table, peers, daemon, last_peer, stop })
+        Ok(Self {
+            parts,
+            epoll,
+            signals,
+            table,
+            peers,
+            daemon,
+            last_peer,
+            stop,
+        })
     }
 
     /// Serves until stopped.
     pub(super) fn run(mut self) -> Result<(), Error> {
         let mut events = [EpollEvent::empty(); BATCH_MAX];
-        loop {
-            let Some(timeout) = self.timeout() else { break };
+        while let Some(timeout) = self.timeout() {
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
-                Err(source) => return Err(Error::Call { action: "wait for events", source }),
+                Err(source) => {
+                    return Err(Error::Call {
+                        action: "wait for events",
+                        source,
+                    });
+                }
             };
             for event in events.iter().take(count) {
                 match Source::unpack(event.data()) {
@@ -116,13 +129,19 @@ impl Server {
     fn timeout(&mut self) -> Option<EpollTimeout> {
         if let Some(stop) = &self.stop {
             let now = Instant::now();
-            let left = stop.turn(&mut self.table, now)?.saturating_duration_since(now);
+            let left = stop
+                .turn(&mut self.table, now)?
+                .saturating_duration_since(now);
             // Rounded up, or the loop would spin through the last millisecond.
             let ms = u16::try_from(left.as_millis().saturating_add(1)).unwrap_or(u16::MAX);
             return Some(EpollTimeout::from(ms));
         }
         let behind = self.parts.cleaner.is_behind();
-        Some(if behind { EpollTimeout::from(CLEANER_RETRY_MS) } else { EpollTimeout::NONE })
+        Some(if behind {
+            EpollTimeout::from(CLEANER_RETRY_MS)
+        } else {
+            EpollTimeout::NONE
+        })
     }
 
     // Connections.
@@ -141,11 +160,18 @@ impl Server {
         self.last_peer += 1;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Peer(self.last_peer).pack());
         if let Err(errno) = self.epoll.add(&peer.socket, event) {
-            return self.parts.log.line(format_args!("cannot watch a connection: {errno}"));
+            return self
+                .parts
+                .log
+                .line(format_args!("cannot watch a connection: {errno}"));
         }
         self.peers.insert(self.last_peer, peer);
-        let strangers: Vec<u64> =
-            self.peers.iter().filter(|(_, peer)| !peer.greeted).map(|(&number, _)| number).collect();
+        let strangers: Vec<u64> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.greeted)
+            .map(|(&number, _)| number)
+            .collect();
         if strangers.len() > STRANGERS_MAX
             && let Some(&oldest) = strangers.first()
         {
@@ -159,7 +185,9 @@ impl Server {
         }
         let mut buffer = [0; PACKET_BYTES_MAX];
         for _ in 0..BATCH_MAX {
-            let Some(peer) = self.peers.get(&number) else { return };
+            let Some(peer) = self.peers.get(&number) else {
+                return;
+            };
             let packet = match scm::receive(peer.socket.as_fd(), &mut buffer, false) {
                 Ok(packet) => packet,
                 Err(Errno::EAGAIN | Errno::EINTR) => return,
@@ -177,7 +205,9 @@ impl Server {
     }
 
     fn refuse(&mut self, number: u64, reason: &str) {
-        self.parts.log.line(format_args!("connection refused: {reason}"));
+        self.parts
+            .log
+            .line(format_args!("connection refused: {reason}"));
         if let Some(peer) = self.peers.get(&number) {
             peer.refuse(reason);
         }
@@ -186,20 +216,28 @@ impl Server {
 
     /// Ends a connection. What it was starting is killed: nobody knows of it (see the module above).
     fn forget_peer(&mut self, number: u64) {
-        let Some(peer) = self.peers.remove(&number) else { return };
+        let Some(peer) = self.peers.remove(&number) else {
+            return;
+        };
         // Before the close: a child on its way may hold the socket too, and keep it in the set.
         let _ = self.epoll.delete(&peer.socket);
         drop(peer);
         if self.daemon == Some(number) {
             self.daemon = None;
         }
-        let starting: Vec<Id> =
-            self.table.iter().filter(|(_, p)| p.is_starting()).map(|(id, _)| id).collect();
+        let starting: Vec<Id> = self
+            .table
+            .iter()
+            .filter(|(_, p)| p.is_starting())
+            .map(|(id, _)| id)
+            .collect();
         for id in starting {
             self.status_event(id);
             if let Some(process) = self.table.get_mut(id)
                 && let Phase::Starting(starting) = &mut process.phase
-                && starting.requester.is_none_or(|(requester, _)| requester == number)
+                && starting
+                    .requester
+                    .is_none_or(|(requester, _)| requester == number)
             {
                 starting.requester = None;
                 let _ = pidfd::send_signal(process.pidfd.as_fd(), libc::SIGKILL);
@@ -209,13 +247,21 @@ impl Server {
 
     /// Sends what can be sent, and has epoll tell when more can be.
     fn pump(&mut self, number: u64) {
-        let Some(peer) = self.peers.get_mut(&number) else { return };
+        let Some(peer) = self.peers.get_mut(&number) else {
+            return;
+        };
         let left = peer.pump(&self.table).and_then(|left| {
             if left != peer.watches_writable {
-                let wanted = if left { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
+                let wanted = if left {
+                    EpollFlags::EPOLLOUT
+                } else {
+                    EpollFlags::empty()
+                };
                 let bits = Source::Peer(number).pack();
                 let mut event = EpollEvent::new(EpollFlags::EPOLLIN | wanted, bits);
-                self.epoll.modify(&peer.socket, &mut event).map_err(|_| Gone)?;
+                self.epoll
+                    .modify(&peer.socket, &mut event)
+                    .map_err(|_| Gone)?;
                 peer.watches_writable = left;
             }
             Ok(())
@@ -245,8 +291,10 @@ impl Server {
     }
 
     /// Queues an answer and sends it; a connection that reads none of its answers is over.
-    fn answer(&mut self, number: u64, push: impl FnOnce(&mut Peer) -> Result<(), Gone>) {
-        let Some(peer) = self.peers.get_mut(&number) else { return };
+    pub(super) fn answer(&mut self, number: u64, push: impl FnOnce(&mut Peer) -> Result<(), Gone>) {
+        let Some(peer) = self.peers.get_mut(&number) else {
+            return;
+        };
         match push(peer) {
             Ok(()) => self.pump(number),
             Err(Gone) => self.refuse(number, "too many answers are not read"),
@@ -264,9 +312,17 @@ impl Server {
             self.refuse(older, "another connection is the daemon now");
         }
         self.daemon = Some(number);
-        let cgroup = self.parts.cgroup.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let cgroup = self
+            .parts
+            .cgroup
+            .as_ref()
+            .map(|path| path.to_string_lossy().into_owned());
         let pid = std::process::id() as i32;
-        let welcome = Reply::Welcome { version: version.min(PROTOCOL_VERSION), pid, cgroup };
+        let welcome = Reply::Welcome {
+            version: version.min(PROTOCOL_VERSION),
+            pid,
+            cgroup,
+        };
         let ended: Vec<Id> = self
             .table
             .iter()
@@ -278,7 +334,11 @@ impl Server {
             peer.greeted = true;
             ended.into_iter().for_each(|id| peer.exited(id));
             peer.reply(welcome)?;
-            if stopping { peer.reply(Reply::Stopping) } else { Ok(()) }
+            if stopping {
+                peer.reply(Reply::Stopping)
+            } else {
+                Ok(())
+            }
         });
     }
 
@@ -286,7 +346,6 @@ impl Server {
         let seq = request.seq;
         let nursery = Nursery {
             mount_point: &self.parts.mount_point,
-            pid_namespace: &self.parts.pid_namespace,
             nofile: self.parts.nofile,
         };
         let spawned = match self.stop {
@@ -298,29 +357,47 @@ impl Server {
                 let id = self.table.insert(process);
                 self.watch_status(id);
             }
-            Err(failure) => self.answer(number, |peer| peer.reply(Reply::SpawnFailed { seq, failure })),
+            Err(failure) => self.answer(number, |peer| {
+                peer.reply(Reply::SpawnFailed { seq, failure })
+            }),
         }
     }
 
     fn watch_status(&mut self, id: Id) {
-        let Some(process) = self.table.get_mut(id) else { return };
-        let Phase::Starting(starting) = &mut process.phase else { return };
-        let Some(status) = &starting.status else { return };
+        let Some(process) = self.table.get_mut(id) else {
+            return;
+        };
+        let Phase::Starting(starting) = &mut process.phase else {
+            return;
+        };
+        let Some(status) = &starting.status else {
+            return;
+        };
         let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Status(id).pack());
         if let Err(errno) = self.epoll.add(status, event) {
             // It could not be heard, so it shall not be; its end brings the answer.
             let object = "status socket".into();
             let detail = "it cannot be watched".into();
-            starting.failure =
-                Some(Failure { step: Step::Clone, object, errno: errno as i32, detail });
+            starting.failure = Some(Failure {
+                step: Step::Clone,
+                object,
+                errno: errno as i32,
+                detail,
+            });
             let _ = pidfd::send_signal(process.pidfd.as_fd(), libc::SIGKILL);
         }
     }
 
     fn acknowledge(&mut self, key: &ProcessKey) {
-        let Some(id) = self.table.id_of(key) else { return };
+        let Some(id) = self.table.id_of(key) else {
+            return;
+        };
         // Acknowledging what has not ended is a mistake that must not lose an exit code.
-        if self.table.get(id).is_some_and(|process| process.exit().is_some()) {
+        if self
+            .table
+            .get(id)
+            .is_some_and(|process| process.exit().is_some())
+        {
             self.discard(id);
         }
     }
@@ -333,60 +410,13 @@ impl Server {
         }
     }
 
-    fn discard(&mut self, id: Id) {
+    pub(super) fn discard(&mut self, id: Id) {
         if let Some(process) = self.table.remove(id) {
             self.parts.cleaner.close(process.into_fds());
         }
     }
 
-    // Children.
-
-    /// Reads what a starting child says, up to now.
-    fn status_event(&mut self, id: Id) {
-        let mut buffer = [0; PACKET_BYTES_MAX];
-        loop {
-            let Some(process) = self.table.get_mut(id) else { return };
-            let Phase::Starting(starting) = &mut process.phase else { return };
-            let Some(status) = &starting.status else { return };
-            let packet = match scm::receive(status.as_fd(), &mut buffer, false) {
-                Ok(packet) => packet,
-                Err(Errno::EAGAIN | Errno::EINTR) => return,
-                Err(_) => scm::Received { len: 0, truncated: false, fds: Vec::new() },
-            };
-            if packet.len == 0 {
-                // Before the close, as with a connection.
-                let _ = self.epoll.delete(status);
-                starting.status = None;
-                return self.status_ended(id);
-            }
-            match heard(buffer.get(..packet.len).unwrap_or_default(), packet.fds) {
-                Heard::Terminal(master) => drop(process.kept.insert(Slot::Pty, master)),
-                Heard::Failure(failure) => {
-                    starting.failure.get_or_insert(failure);
-                    // It is about to exit by itself; now it cannot fail to.
-                    let _ = pidfd::send_signal(process.pidfd.as_fd(), libc::SIGKILL);
-                }
-            }
-        }
-    }
-
-    /// The status socket is closed: by execve, or by the end of the child.
-    fn status_ended(&mut self, id: Id) {
-        let Some(process) = self.table.get_mut(id) else { return };
-        let Phase::Starting(Starting { requester, failure: None, .. }) = process.phase else {
-            return;
-        };
-        // If this cannot be read, a child that lives and has closed its socket has executed.
-        let executed = process::never_executed(process.pid).map_or_else(
-            |_| pidfd::send_signal(process.pidfd.as_fd(), 0).is_ok(),
-            |never| !never,
-        );
-        // Without a requester it is being killed, and nobody shall hear of it.
-        if let (true, Some((number, seq))) = (executed, requester) {
-            process.phase = Phase::Running;
-            self.answer(number, |peer| peer.spawned(seq, id));
-        }
-    }
+    // Signals.
 
     fn signalled(&mut self) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
@@ -408,76 +438,6 @@ impl Server {
             self.answer(number, |peer| peer.reply(Reply::Stopping));
         }
     }
-
-    /// Reaps every child that has ended: containers', and orphans that came to us as their subreaper.
-    fn reap(&mut self) {
-        while let Ok(Some(pid)) = process::peek_ended() {
-            let id = self.table.id_of_pid(pid);
-            if let Some(id) = id {
-                // As long as it is a zombie, what it said and whether it executed can be known.
-                self.status_event(id);
-                self.status_ended(id);
-            }
-            let Ok(Some(ended)) = process::reap(pid) else { return };
-            self.table.forget_pid(pid);
-            if let Some(id) = id {
-                self.ended(id, ended);
-            }
-        }
-    }
-
-    fn ended(&mut self, id: Id, ended: process::Ended) {
-        let Some(process) = self.table.get_mut(id) else { return };
-        self.parts.cleaner.close(process.mounts.take());
-        let exit = Exit { code: ended.code, signal: ended.signal, at_ns: spawn::now_ns() };
-        if let Phase::Starting(starting) = &mut process.phase {
-            let failure = starting.failure.take().unwrap_or_else(|| ended_early(exit));
-            let (requester, status) = (starting.requester, starting.status.take());
-            if let Some(status) = status {
-                let _ = self.epoll.delete(&status);
-            }
-            self.discard(id);
-            if let Some((number, seq)) = requester {
-                self.answer(number, |peer| peer.reply(Reply::SpawnFailed { seq, failure }));
-            }
-            return;
-        }
-        process.phase = Phase::Ended(exit);
-        if let Some(number) = self.daemon {
-            self.answer(number, |peer| {
-                peer.exited(id);
-                Ok(())
-            });
-        }
-    }
-}
-
-/// What a starting child says.
-enum Heard {
-    Terminal(OwnedFd),
-    Failure(Failure),
-}
-
-fn heard(bytes: &[u8], fds: Vec<OwnedFd>) -> Heard {
-    let nonsense = || Failure {
-        step: Step::Exec,
-        object: String::new(),
-        errno: 0,
-        detail: "the child's report makes no sense".into(),
-    };
-    match (bytes.split_first(), fds.into_iter().next()) {
-        (Some((b'T', [])), Some(master)) => Heard::Terminal(master),
-        (Some((b'F', report)), _) => Heard::Failure(decode(report).unwrap_or_else(|_| nonsense())),
-        _ => Heard::Failure(nonsense()),
-    }
-}
-
-fn ended_early(exit: Exit) -> Failure {
-    let detail = match exit.signal {
-        0 => format!("the child exited with code {} before its program", exit.code),
-        signal => format!("the child was ended by signal {signal} before its program"),
-    };
-    Failure { step: Step::Exec, object: String::new(), errno: 0, detail }
 }
 
 /// A packet as a request with its descriptors.

@@ -41,8 +41,6 @@ pub(super) struct Parts {
     pub(super) cgroup: Option<PathBuf>,
     /// Signals blocked for the signal descriptor.
     pub(super) signals: SigSet,
-    /// The holder's own pid namespace, to come back to after an exec's clone.
-    pub(super) pid_namespace: OwnedFd,
     /// RLIMIT_NOFILE as it was, for children: soft and hard.
     pub(super) nofile: (rlim_t, rlim_t),
     /// Closes what is slow to close.
@@ -68,15 +66,15 @@ pub(super) fn start(options: &Options) -> Result<Parts, Error> {
     enter_user_namespace()?;
     enter_mount_namespace()?;
     nix::sys::prctl::set_child_subreaper(true).map_err(Error::call("become a subreaper"))?;
-    let path = Path::new("/proc/self/ns/pid");
-    let pid_namespace = File::open(path).map_err(Error::io("open", path))?.into();
     let cleaner = Cleaner::start()?;
     let socket = options.socket.clone();
     let listener =
         scm::listen(&socket, BACKLOG).map_err(Error::file("make the socket", &socket))?;
     log.take_stdio()?;
     if let Err(reason) = &cgroup {
-        log.line(format_args!("no delegated cgroup, so no limits on containers: {reason}"));
+        log.line(format_args!(
+            "no delegated cgroup, so no limits on containers: {reason}"
+        ));
     }
     notify::notify("READY=1");
     let cgroup = cgroup.ok();
@@ -87,7 +85,6 @@ pub(super) fn start(options: &Options) -> Result<Parts, Error> {
         mount_point,
         cgroup,
         signals,
-        pid_namespace,
         nofile,
         cleaner,
         log,
@@ -105,7 +102,10 @@ fn run_from_sealed_copy() -> Result<(), Error> {
         .map_err(Error::call("copy the program into a sealed memfd"))?;
     let strings = |values: Vec<std::ffi::OsString>| -> Vec<CString> {
         // None holds a zero byte: they came to us as C strings.
-        values.into_iter().filter_map(|value| CString::new(value.into_vec()).ok()).collect()
+        values
+            .into_iter()
+            .filter_map(|value| CString::new(value.into_vec()).ok())
+            .collect()
     };
     let arguments = strings(std::env::args_os().collect());
     let environment = strings(
@@ -122,7 +122,10 @@ fn run_from_sealed_copy() -> Result<(), Error> {
         match nix::unistd::execveat(&copy, c"", &arguments, &environment, flags) {
             Ok(never) => never,
             Err(source) => {
-                return Err(Error::Call { action: "execute the sealed copy", source });
+                return Err(Error::Call {
+                    action: "execute the sealed copy",
+                    source,
+                });
             }
         };
     match failed {}
@@ -130,9 +133,13 @@ fn run_from_sealed_copy() -> Result<(), Error> {
 
 /// Checks the directory, takes the lock, removes a dead holder's socket, and makes the mount point.
 fn claim(socket: &Path) -> Result<(PathBuf, Flock<File>), Error> {
-    let directory = socket.parent().filter(|parent| parent.is_absolute()).ok_or_else(|| {
-        Error::Directory { path: socket.to_owned(), problem: "is not an absolute path" }
-    })?;
+    let directory = socket
+        .parent()
+        .filter(|parent| parent.is_absolute())
+        .ok_or_else(|| Error::Directory {
+            path: socket.to_owned(),
+            problem: "is not an absolute path",
+        })?;
     private_directory(directory)?;
     let mut name = socket.file_name().unwrap_or_default().to_owned();
     name.push(".lock");
@@ -141,22 +148,39 @@ fn claim(socket: &Path) -> Result<(PathBuf, Flock<File>), Error> {
         | nix::fcntl::OFlag::O_CREAT
         | nix::fcntl::OFlag::O_CLOEXEC
         | nix::fcntl::OFlag::O_NOFOLLOW;
-    let file = nix::fcntl::open(&path, flags, log::private()).map_err(Error::file("open", &path))?;
+    let file =
+        nix::fcntl::open(&path, flags, log::private()).map_err(Error::file("open", &path))?;
     let lock = match Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock) {
         Ok(lock) => lock,
         Err((_, Errno::EWOULDBLOCK)) => {
-            return Err(Error::AlreadyRunning { socket: socket.to_owned() });
+            return Err(Error::AlreadyRunning {
+                socket: socket.to_owned(),
+            });
         }
-        Err((_, source)) => return Err(Error::File { action: "lock", path, source }),
+        Err((_, source)) => {
+            return Err(Error::File {
+                action: "lock",
+                path,
+                source,
+            });
+        }
     };
     match scm::connect(socket) {
-        Ok(_) => return Err(Error::AlreadyRunning { socket: socket.to_owned() }),
+        Ok(_) => {
+            return Err(Error::AlreadyRunning {
+                socket: socket.to_owned(),
+            });
+        }
         Err(Errno::ENOENT) => {}
         Err(Errno::ECONNREFUSED) => {
             fs::remove_file(socket).map_err(Error::io("remove the stale socket", socket))?;
         }
         Err(source) => {
-            return Err(Error::File { action: "use the socket", path: socket.into(), source });
+            return Err(Error::File {
+                action: "use the socket",
+                path: socket.into(),
+                source,
+            });
         }
     }
     let mount_point = directory.join("rootfs");
@@ -182,7 +206,10 @@ fn private_directory(path: &Path) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    Err(Error::Directory { path: path.to_owned(), problem })
+    Err(Error::Directory {
+        path: path.to_owned(),
+        problem,
+    })
 }
 
 /// Blocks what the signal descriptor will deliver, and ignores what must not end the holder.
@@ -247,5 +274,9 @@ fn forbidden(action: &'static str, source: Errno) -> Error {
     } else {
         return Error::Call { action, source };
     };
-    Error::Forbidden { action, reason, source }
+    Error::Forbidden {
+        action,
+        reason,
+        source,
+    }
 }

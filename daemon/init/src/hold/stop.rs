@@ -21,7 +21,10 @@ impl Stop {
     /// with their init, or, without a pid namespace to take them along, are killed with the last.
     pub(super) fn begin(table: &mut Table, now: Instant) -> Self {
         let mut last = now;
-        for process in table.iter_mut().filter(|process| process.key.exec.is_none()) {
+        for process in table
+            .iter_mut()
+            .filter(|process| process.key.exec.is_none())
+        {
             let asked = matches!(process.phase, Phase::Running)
                 && pidfd::send_signal(process.pidfd.as_fd(), process.stop_signal).is_ok();
             let patience = if asked { process.stop_timeout_ms } else { 0 };
@@ -29,10 +32,15 @@ impl Stop {
             last = last.max(due);
             process.kill_at = Some(due);
         }
-        for process in table.iter_mut().filter(|process| process.key.exec.is_some()) {
+        for process in table
+            .iter_mut()
+            .filter(|process| process.key.exec.is_some())
+        {
             process.kill_at = Some(last);
         }
-        Self { give_up_at: last + Duration::from_millis(KILL_GRACE_MS) }
+        Self {
+            give_up_at: last + Duration::from_millis(KILL_GRACE_MS),
+        }
     }
 
     /// Makes everything due now: the second SIGTERM.

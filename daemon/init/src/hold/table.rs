@@ -32,6 +32,8 @@ pub(super) struct Starting {
     pub(super) requester: Option<(u64, u64)>,
     /// What it reported.
     pub(super) failure: Option<Failure>,
+    /// Pid and pidfd are still those of the go-between that is to make it (an exec, see `spawn`).
+    pub(super) unborn: bool,
 }
 
 /// One process.
@@ -69,7 +71,10 @@ impl Process {
     /// What a reply about it carries: the pidfd if asked for, then what is kept.
     pub(super) fn fds(&self, with_pidfd: bool) -> (Vec<FdRole>, Vec<BorrowedFd<'_>>) {
         let pidfd = with_pidfd.then(|| (FdRole::Pidfd, self.pidfd.as_fd()));
-        let kept = self.kept.iter().map(|(&slot, fd)| (FdRole::Keep(slot), fd.as_fd()));
+        let kept = self
+            .kept
+            .iter()
+            .map(|(&slot, fd)| (FdRole::Keep(slot), fd.as_fd()));
         pidfd.into_iter().chain(kept).unzip()
     }
 
@@ -118,6 +123,31 @@ impl Table {
         self.by_pid.get(&pid).copied()
     }
 
+    /// An exec has told who it is: from now on the go-between is nobody's.
+    pub(super) fn born(&mut self, id: Id, pid: i32, pidfd: OwnedFd) {
+        let Some(process) = self.processes.get_mut(&id) else {
+            return;
+        };
+        self.by_pid.remove(&process.pid);
+        self.by_pid.insert(pid, id);
+        (process.pid, process.pidfd) = (pid, pidfd);
+        if let Phase::Starting(starting) = &mut process.phase {
+            starting.unborn = false;
+        }
+    }
+
+    /// Execs that have not told who they are.
+    pub(super) fn unborn(&self) -> Vec<Id> {
+        let unborn = |process: &Process| match &process.phase {
+            Phase::Starting(starting) => starting.unborn,
+            _ => false,
+        };
+        self.iter()
+            .filter(|(_, process)| unborn(process))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
     /// After a process was reaped.
     pub(super) fn forget_pid(&mut self, pid: i32) {
         self.by_pid.remove(&pid);
@@ -132,7 +162,8 @@ impl Table {
     /// The first process numbered `from` or higher that a daemon may be told of.
     pub(super) fn next_listed(&self, from: Id) -> Option<(Id, &Process)> {
         let mut rest = self.processes.range(from..);
-        rest.find(|(_, process)| !process.is_starting()).map(|(&id, process)| (id, process))
+        rest.find(|(_, process)| !process.is_starting())
+            .map(|(&id, process)| (id, process))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Id, &Process)> {
@@ -151,7 +182,10 @@ mod tests {
     fn process(container: &str, pid: i32, phase: Phase) -> Process {
         let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         Process {
-            key: ProcessKey { container: container.into(), exec: None },
+            key: ProcessKey {
+                container: container.into(),
+                exec: None,
+            },
             pid,
             pidfd: null(),
             mounts: Some(null()),
@@ -167,7 +201,12 @@ mod tests {
     #[test]
     fn a_starting_process_is_not_listed() {
         let mut table = Table::default();
-        let starting = Starting { status: None, requester: None, failure: None };
+        let starting = Starting {
+            status: None,
+            requester: None,
+            failure: None,
+            unborn: true,
+        };
         let first = table.insert(process("a", 10, Phase::Starting(starting)));
         let second = table.insert(process("b", 11, Phase::Running));
         assert_eq!(table.next_listed(first).map(|(id, _)| id), Some(second));
@@ -181,15 +220,38 @@ mod tests {
         table.remove(first);
         let second = table.insert(process("a", 10, Phase::Running));
         assert_ne!(first, second);
-        assert_eq!(table.id_of(&table.get(second).unwrap().key.clone()), Some(second));
+        assert_eq!(
+            table.id_of(&table.get(second).unwrap().key.clone()),
+            Some(second)
+        );
+    }
+
+    #[test]
+    fn an_exec_is_found_by_its_own_pid_once_it_is_born() {
+        let mut table = Table::default();
+        let starting = Starting {
+            status: None,
+            requester: None,
+            failure: None,
+            unborn: true,
+        };
+        let id = table.insert(process("a", 10, Phase::Starting(starting)));
+        assert_eq!(table.unborn(), [id]);
+        table.born(id, 11, std::fs::File::open("/dev/null").unwrap().into());
+        assert_eq!((table.id_of_pid(10), table.id_of_pid(11)), (None, Some(id)));
+        assert_eq!(table.unborn(), []);
     }
 
     #[test]
     fn roles_and_descriptors_correspond() {
         let process = process("a", 10, Phase::Running);
         let (roles, fds) = process.fds(true);
-        let expected =
-            [FdRole::Pidfd, FdRole::Keep(Slot::Stdin), FdRole::Keep(Slot::Stdout)].to_vec();
+        let expected = [
+            FdRole::Pidfd,
+            FdRole::Keep(Slot::Stdin),
+            FdRole::Keep(Slot::Stdout),
+        ]
+        .to_vec();
         assert_eq!((roles, fds.len()), (expected, 3));
         assert_eq!(process.into_fds().count(), 3);
     }
