@@ -170,7 +170,13 @@ pub fn reset_signal_actions() {
         // SAFETY: the action is live, larger than what the kernel reads, and runs no handler; a null
         // old action is allowed. SIGKILL and SIGSTOP are refused and stay as they are.
         unsafe {
-            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), old, SIGSET_BYTES)
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                old,
+                SIGSET_BYTES,
+            )
         };
     }
 }

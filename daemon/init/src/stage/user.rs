@@ -131,17 +131,9 @@ fn resolve(passwd: &str, group: &str, user: &str, additional: &[String]) -> Resu
         Some(uid) => entry.uid == uid,
         None => entry.name == who,
     });
-    let uid = match (&entry, wanted) {
-        (Some(entry), _) => entry.uid,
-        (None, Some(uid)) => uid,
-        (None, None) => {
-            return Err(refuse(
-                Step::User,
-                who,
-                "there is no such user in the image's /etc/passwd",
-            ));
-        }
-    };
+    let unknown = "there is no such user in the image's /etc/passwd";
+    let uid = entry.as_ref().map(|entry| entry.uid).or(wanted);
+    let uid = uid.ok_or_else(|| refuse(Step::User, who, unknown))?;
     let gid = match (group_name, &entry) {
         ("", entry) => entry.as_ref().map_or(0, |entry| entry.gid),
         (name, _) => group_id(group, name)?,

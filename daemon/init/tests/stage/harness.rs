@@ -44,7 +44,11 @@ pub(crate) struct Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         // Overlayfs leaves directories of mode 0 in its work directory.
-        for part in ["work/work", "work/work/incompat", "work/work/incompat/volatile"] {
+        for part in [
+            "work/work",
+            "work/work/incompat",
+            "work/work/incompat/volatile",
+        ] {
             let open = fs::Permissions::from_mode(0o700);
             let _ = fs::set_permissions(self.dir.join(part), open);
         }
@@ -164,28 +168,9 @@ impl Stage {
 }
 
 /// The plan of an ordinary Docker container.
-pub(crate) fn plan(dir: &Path) -> InitPlan {
+fn plan(dir: &Path) -> InitPlan {
     let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
-    let texts = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
-    let shared = MountFlags {
-        nosuid: true,
-        nodev: true,
-        noexec: true,
-        readonly: false,
-    };
-    let readonly = MountFlags {
-        readonly: true,
-        ..shared
-    };
-    let dev = MountFlags {
-        nosuid: true,
-        ..MountFlags::default()
-    };
-    let pts = MountFlags {
-        nosuid: true,
-        noexec: true,
-        ..MountFlags::default()
-    };
+    let paths = |list: &str| list.split(' ').map(str::to_owned).collect();
     InitPlan {
         hostname: Some("staged".into()),
         rootfs: Rootfs::Overlay {
@@ -195,75 +180,64 @@ pub(crate) fn plan(dir: &Path) -> InitPlan {
             volatile: false,
         },
         readonly_root: false,
-        mounts: vec![
-            filesystem("/proc", "proc", &[], shared),
-            filesystem("/dev", "tmpfs", &[("mode", "755"), ("size", "65536k")], dev),
-            filesystem(
-                "/dev/pts",
-                "devpts",
-                &[
-                    ("newinstance", ""),
-                    ("ptmxmode", "0666"),
-                    ("mode", "0620"),
-                    ("gid", "5"),
-                ],
-                pts,
-            ),
-            filesystem("/sys", "sysfs", &[], readonly),
-            filesystem("/sys/fs/cgroup", "cgroup2", &[], readonly),
-            filesystem("/dev/mqueue", "mqueue", &[], shared),
-            filesystem(
-                "/dev/shm",
-                "tmpfs",
-                &[("mode", "1777"), ("size", "65536k")],
-                shared,
-            ),
-        ],
-        devices: texts(&[
-            "/dev/null",
-            "/dev/zero",
-            "/dev/full",
-            "/dev/random",
-            "/dev/urandom",
-            "/dev/tty",
-        ]),
-        masked_paths: texts(&[
-            "/proc/kcore",
-            "/proc/keys",
-            "/proc/timer_list",
-            "/proc/scsi",
-            "/proc/acpi",
-            "/sys/firmware",
-            "/proc/not-there",
-        ]),
-        readonly_paths: texts(&[
-            "/proc/bus",
-            "/proc/fs",
-            "/proc/irq",
-            "/proc/sys",
-            "/proc/sysrq-trigger",
-        ]),
+        mounts: mounts(),
+        devices: paths("/dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty"),
+        masked_paths: paths(
+            "/proc/kcore /proc/keys /proc/timer_list /proc/scsi /proc/acpi /sys/firmware /proc/no",
+        ),
+        readonly_paths: paths("/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger"),
         sysctls: vec![("net.ipv4.ip_unprivileged_port_start".into(), "0".into())],
-        process: ProcessPlan {
-            argv: texts(&["true"]),
-            env: texts(&["PATH=/usr/bin:/bin", "A=1"]),
-            cwd: "/".into(),
-            create_cwd: false,
-            user: String::new(),
-            groups: Vec::new(),
-            terminal: None,
-            capabilities: Capabilities {
-                bounding: DOCKER_CAPS,
-                effective: DOCKER_CAPS,
-                permitted: DOCKER_CAPS,
-                ..Capabilities::default()
-            },
-            rlimits: Vec::new(),
-            no_new_privs: false,
-            seccomp: allow_all(),
-            oom_score_adj: Some(500),
-        },
+        process: process(),
     }
+}
+
+fn process() -> ProcessPlan {
+    ProcessPlan {
+        argv: vec!["true".into()],
+        env: vec!["PATH=/usr/bin:/bin".into(), "A=1".into()],
+        cwd: "/".into(),
+        create_cwd: false,
+        user: String::new(),
+        groups: Vec::new(),
+        terminal: None,
+        capabilities: Capabilities {
+            bounding: DOCKER_CAPS,
+            effective: DOCKER_CAPS,
+            permitted: DOCKER_CAPS,
+            ..Capabilities::default()
+        },
+        rlimits: Vec::new(),
+        no_new_privs: false,
+        seccomp: allow_all(),
+        oom_score_adj: Some(500),
+    }
+}
+
+fn mounts() -> Vec<Mount> {
+    let flags = |readonly, nodev, noexec| MountFlags {
+        readonly,
+        nosuid: true,
+        nodev,
+        noexec,
+    };
+    let (shared, readonly) = (flags(false, true, true), flags(true, true, true));
+    let dev = [("mode", "755"), ("size", "65536k")];
+    let shm = [("mode", "1777"), ("size", "65536k")];
+    let pts = [
+        ("newinstance", ""),
+        ("ptmxmode", "0666"),
+        ("mode", "0620"),
+        ("gid", "5"),
+    ];
+    vec![
+        filesystem("/proc", "proc", &[], shared),
+        filesystem("/dev", "tmpfs", &dev, flags(false, false, false)),
+        filesystem("/dev/pts", "devpts", &pts, flags(false, false, true)),
+        filesystem("/sys", "sysfs", &[], readonly),
+        filesystem("/sys/fs/cgroup", "cgroup2", &[], readonly),
+        filesystem("/dev/mqueue", "mqueue", &[], shared),
+        filesystem("/dev/shm", "tmpfs", &shm, shared),
+    ]
 }
 
 pub(crate) fn filesystem(
@@ -299,7 +273,7 @@ pub(crate) fn bind(source: &Path, target: &str, flags: MountFlags) -> Mount {
 }
 
 /// `BPF_RET | BPF_K` with SECCOMP_RET_ALLOW.
-pub(crate) fn allow_all() -> Vec<u8> {
+fn allow_all() -> Vec<u8> {
     let mut filter = 0x06_u16.to_ne_bytes().to_vec();
     filter.extend([0, 0]);
     filter.extend(0x7fff_0000_u32.to_ne_bytes());
@@ -325,13 +299,13 @@ pub(crate) fn keep(dir: &Path) {
     }
 }
 
-pub(crate) fn code_of(status: std::process::ExitStatus) -> i32 {
+fn code_of(status: std::process::ExitStatus) -> i32 {
     status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap())
 }
 
-pub(crate) fn spawn(dir: &Path, plan: &str) -> (OwnedFd, std::process::Child) {
+fn spawn(dir: &Path, plan: &str) -> (OwnedFd, std::process::Child) {
     let (ours, theirs) = rcd_sys::scm::pair().unwrap();
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "part", "--nocapture"])
@@ -345,7 +319,7 @@ pub(crate) fn spawn(dir: &Path, plan: &str) -> (OwnedFd, std::process::Child) {
 }
 
 /// Reads the status socket to its end; true if the program runs. Copies the terminal if wanted.
-pub(crate) fn follow(dir: &Path, status: &OwnedFd, copy: bool) -> bool {
+fn follow(dir: &Path, status: &OwnedFd, copy: bool) -> bool {
     let mut master = None;
     loop {
         let mut buffer = vec![0; PACKET_BYTES_MAX];
