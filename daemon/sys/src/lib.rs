@@ -18,7 +18,6 @@ pub mod process;
 pub mod pty;
 pub mod scm;
 pub mod seccomp;
-pub mod splice;
 pub mod userns;
 pub mod xattr;
 
