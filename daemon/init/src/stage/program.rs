@@ -21,8 +21,9 @@ use crate::protocol::{Failure, Step};
 /// Where programs are sought if the environment has no `PATH` (moby `oci.DefaultPathEnv`).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How much of a program that does not start is read to say why (the kernel's BINPRM_BUF_SIZE).
-const HEAD_BYTES: u64 = 256;
+/// How much of a program that does not start is read to say why: linkers put the program headers and
+/// the loader's name on the first page.
+const HEAD_BYTES: u64 = 4096;
 
 /// Arguments and environment, ready for the kernel.
 #[derive(Debug)]
@@ -117,9 +118,11 @@ fn failure(path: &CString, errno: Errno) -> Failure {
         Errno::ENOENT => match interpreter(&head) {
             Some(name) => format!("the script's interpreter {name} is missing in the container"),
             None if head.starts_with(b"\x7fELF") => {
-                "the program's dynamic loader is missing in the container: it was built for another \
-                 C library or machine"
-                    .into()
+                let name = loader(&head).unwrap_or_default();
+                format!(
+                    "the program's dynamic loader {name} is missing in the container: it was built \
+                     for another C library or machine"
+                )
             }
             None => String::new(),
         },
@@ -168,6 +171,33 @@ fn interpreter(head: &[u8]) -> Option<String> {
     } else {
         name
     })
+}
+
+/// The dynamic loader of a 64-bit little-endian ELF file (elf(5), PT_INTERP).
+fn loader(head: &[u8]) -> Option<String> {
+    const PT_INTERP: u64 = 3;
+    // Reads `width` bytes as a number.
+    let field = |offset: u64, width: usize| -> Option<u64> {
+        let start = usize::try_from(offset).ok()?;
+        let bytes = head.get(start..start.checked_add(width)?)?;
+        Some(
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |number, &byte| number << 8 | u64::from(byte)),
+        )
+    };
+    let (is_64_bit, little_endian) = (field(4, 1)? == 2, field(5, 1)? == 1);
+    if !is_64_bit || !little_endian {
+        return None;
+    }
+    let (table, size, count) = (field(32, 8)?, field(54, 2)?, field(56, 2)?);
+    let header = (0..count)
+        .map_while(|index| table.checked_add(index * size))
+        .find(|header| field(*header, 4) == Some(PT_INTERP))?;
+    let start = usize::try_from(field(header.checked_add(8)?, 8)?).ok()?;
+    let name = head.get(start..)?.split(|&byte| byte == 0).next()?;
+    Some(String::from_utf8_lossy(name).into_owned())
 }
 
 #[cfg(test)]
@@ -222,5 +252,22 @@ mod tests {
         assert!(interpreter(b"#!/bin/sh\r\n").unwrap().contains("CR LF"));
         assert_eq!(interpreter(b"#!\n"), None);
         assert_eq!(interpreter(b"\x7fELF"), None);
+    }
+
+    #[test]
+    fn a_loader_is_named_or_nothing_is() {
+        let mut file = vec![0; 400];
+        file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        (file[32], file[54], file[56]) = (64, 56, 2);
+        file[64 + 56] = 3;
+        (file[64 + 56 + 8], file[64 + 56 + 9]) = (0x2c, 0x01);
+        file[300..311].copy_from_slice(b"/lib/ld.so\0");
+        assert_eq!(loader(&file).as_deref(), Some("/lib/ld.so"));
+        for length in 0..300 {
+            assert_eq!(loader(&file[..length]), None, "{length}");
+        }
+        file[32..40].fill(0xff);
+        assert_eq!(loader(&file), None);
+        assert_eq!(loader(b"\x7fELF"), None);
     }
 }

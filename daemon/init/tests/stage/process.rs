@@ -145,6 +145,8 @@ fn programs_that_do_not_run_say_why() {
     write("bin/headless", "echo hi", 0o755);
     write("bin/orphan", "#!/usr/bin/python -E\n", 0o755);
     write("bin/broken", "\x7fELF\x01", 0o755);
+    // A program of this machine with a loader that the image lacks.
+    fs::copy(std::env::current_exe().unwrap(), stage.lower("bin/dynamic")).unwrap();
     use nix::errno::Errno::{EACCES, ENOENT, ENOEXEC};
     let cases = [
         ("nothing", ENOENT, "PATH"),
@@ -154,6 +156,7 @@ fn programs_that_do_not_run_say_why() {
         ("headless", ENOEXEC, "#!"),
         ("orphan", ENOENT, "/usr/bin/python"),
         ("broken", ENOEXEC, "machine"),
+        ("dynamic", ENOENT, "loader /lib"),
     ];
     for (program, errno, word) in cases {
         stage.init.process.argv = vec![program.into()];
