@@ -12,7 +12,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::Pid;
-use rcd_init::plan::{Capabilities, InitPlan, Plan, ProcessPlan, Rootfs};
+use rcd_init::plan::{
+    Capabilities, InitPlan, Mount, MountFlags, MountKind, Plan, ProcessPlan, Rootfs,
+};
 use rcd_init::protocol::{
     FdRole, PACKET_BYTES_MAX, ProcessKey, Reply, Request, Spawn, assign, decode, encode,
 };
@@ -231,11 +233,34 @@ pub(crate) fn process(command: &str) -> ProcessPlan {
 
 /// A container whose root is the host's, as far as it can see it.
 pub(crate) fn container(process: ProcessPlan) -> Vec<u8> {
+    init_plan(process, Vec::new())
+}
+
+/// The same with a devpts of its own, for a terminal.
+pub(crate) fn with_devpts(process: ProcessPlan) -> Vec<u8> {
+    let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")]
+        .map(|(key, value)| (key.into(), value.into()));
+    let kind = MountKind::Filesystem {
+        fstype: "devpts".into(),
+        options: options.to_vec(),
+    };
+    let flags = MountFlags::default();
+    init_plan(
+        process,
+        vec![Mount {
+            target: "/dev/pts".into(),
+            kind,
+            flags,
+        }],
+    )
+}
+
+fn init_plan(process: ProcessPlan, mounts: Vec<Mount>) -> Vec<u8> {
     let plan = Plan::Init(Box::new(InitPlan {
         hostname: None,
         rootfs: Rootfs::Directory { source: "/".into() },
         readonly_root: false,
-        mounts: Vec::new(),
+        mounts,
         devices: Vec::new(),
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),

@@ -2,15 +2,25 @@
 //!
 //! The holder refuses to be root, so as root these tests are skipped; each prints so.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by a panic, and prints why it skips"
+)]
+
 mod client;
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::Command;
 
-use client::{Client, Holder, container, exec, exec_plan, init, process};
+use client::{Client, Holder, container, exec, exec_plan, init, process, with_devpts};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::signal::Signal;
+use rcd_init::plan::TerminalSize;
 use rcd_init::protocol::{Failure, FdRole, Reply, Request, Slot, Step, encode};
 use rcd_sys::scm;
 
@@ -89,6 +99,35 @@ fn kept_descriptors_outlive_the_daemon_until_they_are_dropped() {
     let mut text = String::new();
     output.read_to_string(&mut text).unwrap();
     assert_eq!(text, "still here");
+}
+
+#[test]
+fn a_terminal_is_handed_over_and_kept() {
+    let Some(holder) = Holder::start() else {
+        return;
+    };
+    let mut plan = process("stty size; read line; exit 6");
+    plan.terminal = Some(TerminalSize {
+        rows: 33,
+        columns: 99,
+    });
+    let mut first = holder.daemon();
+    let fds = first.run(&init("a"), &with_devpts(plan), &[]);
+    let roles: Vec<FdRole> = fds.iter().map(|(role, _)| *role).collect();
+    assert_eq!(roles, [FdRole::Pidfd, FdRole::Keep(Slot::Pty)]);
+    drop((first, fds));
+    let mut second = holder.daemon();
+    second.seq += 1;
+    second.send(&Request::List { seq: second.seq }, &[]);
+    let mut master = std::fs::File::from(second.receive().1.remove(1).1);
+    assert!(matches!(second.receive().0, Reply::ListEnd { .. }));
+    // The child's terminal is non-blocking, as the daemon wants it.
+    fcntl(&master, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    let mut text = [0; 7];
+    master.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"33 99\r\n");
+    master.write_all(b"\n").unwrap();
+    assert_eq!(second.exited(&init("a")), 6);
 }
 
 #[test]
@@ -181,6 +220,62 @@ fn impossible_requests_are_refused_and_cost_nothing() {
     refused(init("b"), &[(FdRole::Pidfd, null.as_fd())]);
     refused(init("b"), &[(FdRole::Keep(Slot::Pty), null.as_fd())]);
     assert_eq!(daemon.list().len(), 1);
+}
+
+#[test]
+fn a_container_starts_in_the_cgroup_it_is_given() {
+    let Some(holder) = Holder::start() else {
+        return;
+    };
+    let mut daemon = holder.connect();
+    daemon.send(&Request::Hello { version: 1 }, &[]);
+    let Reply::Welcome {
+        cgroup: Some(base), ..
+    } = daemon.receive().0
+    else {
+        println!("skipped: no cgroup is delegated to this test");
+        return;
+    };
+    let path = Path::new(&base).join("a");
+    std::fs::create_dir(&path).unwrap();
+    let directory = std::fs::File::open(&path).unwrap();
+    let (stdin, ours) = std::io::pipe().unwrap();
+    let fds = [
+        (FdRole::Cgroup, directory.as_fd()),
+        (FdRole::Stdin, stdin.as_fd()),
+    ];
+    daemon.run(&init("a"), &container(process("cat")), &fds);
+    let inside = std::fs::read_to_string(path.join("cgroup.procs")).unwrap();
+    assert!(inside.lines().count() > 0);
+    daemon.run(&exec("a", "e"), &exec_plan(process("cat")), &fds);
+    let both = std::fs::read_to_string(path.join("cgroup.procs")).unwrap();
+    assert!(both.lines().count() > inside.lines().count());
+    drop(ours);
+    let _ = (daemon.receive(), daemon.receive());
+    std::fs::remove_dir(&path).unwrap();
+}
+
+#[test]
+fn nothing_is_left_of_processes_that_were_acknowledged() {
+    let Some(holder) = Holder::start() else {
+        return;
+    };
+    let mut daemon = holder.daemon();
+    let descriptors = format!("/proc/{}/fd", holder.child.id());
+    let count = || std::fs::read_dir(&descriptors).map(Iterator::count).ok();
+    let before = count();
+    for _ in 0..20 {
+        daemon.run(&init("a"), &container(process("sleep 0.05")), &[]);
+        daemon.run(&exec("a", "e"), &exec_plan(process("exit 0")), &[]);
+        for _ in 0..2 {
+            match daemon.receive().0 {
+                Reply::Exited { key, .. } => daemon.acknowledge(&key),
+                reply => panic!("{reply:?}"),
+            }
+        }
+    }
+    assert_eq!(daemon.list(), []);
+    assert_eq!(count(), before);
 }
 
 #[test]
@@ -337,7 +432,7 @@ fn bad_packets_cost_the_connection_and_nothing_else() {
         };
         for byte in &mut bytes {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            if state % 3 == 0 {
+            if state.is_multiple_of(3) {
                 *byte = (state >> 16) as u8;
             }
         }
