@@ -96,7 +96,7 @@ pub fn working_directory() -> nix::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, AsRawFd};
 
     use super::*;
 
@@ -107,12 +107,9 @@ mod tests {
         std::fs::create_dir_all(dir.join("etc")).unwrap();
         std::os::unix::fs::symlink("../../../../etc", dir.join("out")).unwrap();
         let root = std::fs::File::open(&dir).unwrap();
-        let seen = open_beneath(root.as_fd(), "/out", OFlag::O_PATH);
+        let seen = open_beneath(root.as_fd(), "/out", OFlag::O_PATH).unwrap();
         let strict = open_beneath_without_links(root.as_fd(), "/out", OFlag::O_PATH);
-        let real = std::fs::read_link(format!(
-            "/proc/self/fd/{}",
-            std::os::fd::AsRawFd::as_raw_fd(&seen.unwrap())
-        ));
+        let real = std::fs::read_link(format!("/proc/self/fd/{}", seen.as_raw_fd()));
         std::fs::remove_dir_all(&dir).unwrap();
         assert_eq!(real.unwrap(), dir.join("etc"));
         assert_eq!(strict.unwrap_err(), Errno::ELOOP);
