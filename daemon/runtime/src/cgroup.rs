@@ -109,14 +109,12 @@ impl Cgroups {
         }
     }
 
-    /// [`Cgroups::remove`] for a cgroup whose owner does not wait. Must be called within the async
-    /// runtime.
-    pub(crate) fn remove_in_background(self, container: String) {
-        tokio::spawn(async move {
-            if let Err(error) = self.remove(&container).await {
-                tracing::warn!(container.id = container, %error, "cgroup left behind");
-            }
-        });
+    /// [`Cgroups::remove`] where nobody can do anything about a failure.
+    pub(crate) async fn remove_or_warn(&self, container: &str) {
+        if let Err(error) = self.remove(container).await {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(container.id = container, %error, source, "cgroup left behind");
+        }
     }
 }
 

@@ -272,8 +272,8 @@ impl Client {
                     answer,
                     ..
                 }) => {
-                    self.give_up(&key, cgroup_is_new);
-                    drop(answer.send(Err(Error::start(key, failure))));
+                    let error = Error::start(key.clone(), failure);
+                    self.give_up(key, cgroup_is_new, answer, error);
                 }
                 other => return self.unexpected(seq, other),
             },
@@ -354,18 +354,23 @@ impl Client {
                 cgroup_is_new,
                 answer,
                 ..
-            } => {
-                self.give_up(&key, cgroup_is_new);
-                drop(answer.send(Err(error)));
-            }
+            } => self.give_up(key, cgroup_is_new, answer, error),
             Pending::List { answer, .. } => drop(answer.send(Err(error))),
         }
     }
 
     /// A container that did not start leaves no cgroup, whether or not its requester still waits.
-    fn give_up(&self, key: &ProcessKey, cgroup_is_new: bool) {
-        if let (Some(cgroups), true) = (&self.cgroups, cgroup_is_new) {
-            cgroups.clone().remove_in_background(key.container.clone());
+    /// One that waits hears of it afterwards, so that its next start finds nothing half removed.
+    fn give_up(&self, key: ProcessKey, cgroup_is_new: bool, answer: Answer<Process>, error: Error) {
+        match &self.cgroups {
+            Some(cgroups) if cgroup_is_new => {
+                let cgroups = cgroups.clone();
+                tokio::spawn(async move {
+                    cgroups.remove_or_warn(&key.container).await;
+                    drop(answer.send(Err(error)));
+                });
+            }
+            _ => drop(answer.send(Err(error))),
         }
     }
 
@@ -389,8 +394,12 @@ impl Client {
         while let Some(command) = self.commands.recv().await {
             match command {
                 Command::Spawn(start, answer) => {
-                    self.give_up(&start.spawn.key, start.cgroup_is_new);
-                    drop(answer.send(Err(Error::HolderGone)));
+                    let Start {
+                        spawn,
+                        cgroup_is_new,
+                        ..
+                    } = *start;
+                    self.give_up(spawn.key, cgroup_is_new, answer, Error::HolderGone);
                 }
                 Command::List { answer } => drop(answer.send(Err(Error::HolderGone))),
                 Command::Acknowledge { .. } | Command::Drop { .. } => {}

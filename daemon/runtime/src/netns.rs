@@ -31,6 +31,9 @@ const RETRY_AFTER_FAILURE_MS: u64 = 50;
 /// How often [`Pool::take`] asks again after a failure: the first one may be an old one.
 const TAKE_ATTEMPTS_MAX: u32 = 2;
 
+/// The highest group that older kernels take in `ping_group_range` (`GID_T_MAX`, net/ipv4).
+const PING_GID_MAX: u32 = i32::MAX.unsigned_abs();
+
 /// A namespace, or why there is none.
 type Made = Result<OwnedFd, Failure>;
 
@@ -186,6 +189,7 @@ fn make(gid_max: u32) -> Made {
     let step = |step: &'static str| move |source| Failure { step, source };
     rcd_sys::netns::unshare_net().map_err(step("unshare(CLONE_NEWNET)"))?;
     rcd_sys::netns::loopback_up().map_err(step("bringing lo up"))?;
+    let gid_max = gid_max.min(PING_GID_MAX);
     // Docker sets both: ports below 1024 and ping need no capability inside a container.
     std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
         .map_err(step("writing net.ipv4.ip_unprivileged_port_start"))?;

@@ -163,9 +163,7 @@ impl Runtime {
         if prepare::id(container).is_err() {
             return;
         }
-        if let Err(error) = cgroups.remove(container).await {
-            tracing::warn!(container.id = container, %error, "cgroup left behind");
-        }
+        cgroups.remove_or_warn(container).await;
     }
 
     /// The cgroup directory of a container, where the host delegates one.
@@ -174,7 +172,8 @@ impl Runtime {
         Some(self.inner.cgroups.as_ref()?.path(&id))
     }
 
-    /// The controllers that containers can be limited with; none without a delegated cgroup.
+    /// The controllers that containers can be limited with; none without a delegated cgroup. Reads
+    /// a file of the kernel's, which takes microseconds.
     ///
     /// # Errors
     /// [`Error::Proc`] if the delegated cgroup cannot be read (any more).
