@@ -23,17 +23,27 @@ pub(crate) struct Credentials {
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Secrets belong in no log.
-        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+        f.debug_struct("Credentials")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
     }
 }
 
 /// The usual files, in the order that they are asked: `$DOCKER_CONFIG/config.json` or
 /// `~/.docker/config.json`, then `$XDG_RUNTIME_DIR/containers/auth.json` (podman's).
 pub fn credential_files() -> Vec<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     let docker = variable("DOCKER_CONFIG").or_else(|| Some(variable("HOME")?.join(".docker")));
     let podman = variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json"));
-    docker.map(|dir| dir.join("config.json")).into_iter().chain(podman).collect()
+    docker
+        .map(|dir| dir.join("config.json"))
+        .into_iter()
+        .chain(podman)
+        .collect()
 }
 
 #[derive(Deserialize)]
@@ -70,8 +80,10 @@ pub(crate) fn lookup(
 
 fn read(path: &Path) -> Result<Option<File>, Error> {
     use std::io::Read;
-    let failed =
-        |reason: String| Error::Credentials { path: path.display().to_string(), reason };
+    let failed = |reason: String| Error::Credentials {
+        path: path.display().to_string(),
+        reason,
+    };
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -86,7 +98,11 @@ fn read(path: &Path) -> Result<Option<File>, Error> {
     }
     // Position only: an error of serde_json may quote the file.
     serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-        failed(format!("invalid JSON at line {}, column {}", error.line(), error.column()))
+        failed(format!(
+            "invalid JSON at line {}, column {}",
+            error.line(),
+            error.column()
+        ))
     })
 }
 
@@ -106,13 +122,19 @@ fn find<'a>(file: &'a File, registry: &str, repository: &str) -> Option<&'a Entr
         prefix = prefix.rsplit_once('/')?.0;
     }
     let host = |key: &str| {
-        let key = key.strip_prefix("https://").or(key.strip_prefix("http://")).unwrap_or(key);
+        let key = key
+            .strip_prefix("https://")
+            .or(key.strip_prefix("http://"))
+            .unwrap_or(key);
         key.split('/').next().unwrap_or_default().to_owned()
     };
     // A key with a path that is no API version belongs to a repository.
     let whole = |key: &str| {
         let key = key.trim_end_matches('/');
-        key.starts_with("http") || key.ends_with("/v1") || key.ends_with("/v2") || !key.contains('/')
+        key.starts_with("http")
+            || key.ends_with("/v1")
+            || key.ends_with("/v2")
+            || !key.contains('/')
     };
     file.auths
         .iter()
@@ -138,7 +160,10 @@ fn credentials(path: &Path, entry: &Entry) -> Result<Option<Credentials>, Error>
         });
     };
     let password = password.trim_end_matches('\0').to_owned();
-    Ok(Some(Credentials { username: username.to_owned(), password }))
+    Ok(Some(Credentials {
+        username: username.to_owned(),
+        password,
+    }))
 }
 
 /// Standard base64, with or without padding.
@@ -174,7 +199,11 @@ pub(crate) fn encode_base64(bytes: &[u8]) -> String {
         let word = (byte(0) << 16) | (byte(1) << 8) | byte(2);
         for index in 0..4_usize {
             let digit = (word >> (18 - 6 * index)) & 63;
-            let digit = if index <= chunk.len() { DIGITS[digit as usize] } else { b'=' };
+            let digit = if index <= chunk.len() {
+                DIGITS[digit as usize]
+            } else {
+                b'='
+            };
             text.push(char::from(digit));
         }
     }
@@ -187,7 +216,11 @@ pub(crate) enum Challenge {
     /// Name and password with each request.
     Basic,
     /// A token from another server.
-    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+    Bearer {
+        realm: String,
+        service: Option<String>,
+        scope: Option<String>,
+    },
 }
 
 /// Reads a `WWW-Authenticate` header.
@@ -232,13 +265,20 @@ mod tests {
         let bearer = |realm: &str, service: Option<&str>, scope: Option<&str>| {
             let owned = |text: Option<&str>| text.map(str::to_owned);
             let (service, scope) = (owned(service), owned(scope));
-            Some(Challenge::Bearer { realm: realm.to_owned(), service, scope })
+            Some(Challenge::Bearer {
+                realm: realm.to_owned(),
+                service,
+                scope,
+            })
         };
         assert_eq!(
             challenge(r#"Bearer realm="https://a/t",service="r",scope="repository:a:pull,push""#),
             bearer("https://a/t", Some("r"), Some("repository:a:pull,push"))
         );
-        assert_eq!(challenge("bearer realm=x, service=y"), bearer("x", Some("y"), None));
+        assert_eq!(
+            challenge("bearer realm=x, service=y"),
+            bearer("x", Some("y"), None)
+        );
         assert_eq!(challenge("Basic realm=\"x\""), Some(Challenge::Basic));
         assert_eq!(challenge("Bearer service=\"y\""), None);
         assert_eq!(challenge("Bearer realm=\"x"), bearer("x", None, None));
@@ -256,7 +296,11 @@ mod tests {
         let check = |registry: &str, repository: &str, expected: Option<&str>| {
             let entry = find(&file, registry, repository);
             let found = entry.and_then(|e| credentials(Path::new("f"), e).unwrap());
-            assert_eq!(found.map(|c| c.username).as_deref(), expected, "{registry}/{repository}");
+            assert_eq!(
+                found.map(|c| c.username).as_deref(),
+                expected,
+                "{registry}/{repository}"
+            );
         };
         check("q.io", "app", Some("a"));
         check("q.io", "team/app", Some("c"));
@@ -275,7 +319,10 @@ mod tests {
     #[test]
     fn base64_is_encoded() {
         for text in ["", "a", "ab", "abc", "user:päss"] {
-            assert_eq!(decode_base64(&encode_base64(text.as_bytes())).unwrap(), text.as_bytes());
+            assert_eq!(
+                decode_base64(&encode_base64(text.as_bytes())).unwrap(),
+                text.as_bytes()
+            );
         }
         assert_eq!(encode_base64(b"a:bc"), "YTpiYw==");
     }

@@ -65,7 +65,9 @@ impl Config {
     /// Whether it is listed, with its port or without.
     pub(crate) fn is_insecure(&self, host: &str) -> bool {
         let name = split_port(host);
-        self.insecure.iter().any(|listed| listed == host || listed == name)
+        self.insecure
+            .iter()
+            .any(|listed| listed == host || listed == name)
     }
 }
 
@@ -73,12 +75,15 @@ impl Config {
 pub(crate) fn is_loopback(host: &str) -> bool {
     let name = split_port(host);
     name.eq_ignore_ascii_case("localhost")
-        || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| match ip {
-            IpAddr::V4(ip) => ip.is_loopback(),
-            IpAddr::V6(ip) => {
-                ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback())
-            }
-        })
+        || name
+            .trim_matches(['[', ']'])
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| match ip {
+                IpAddr::V4(ip) => ip.is_loopback(),
+                IpAddr::V6(ip) => {
+                    ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback())
+                }
+            })
 }
 
 /// The host without its port.
@@ -95,10 +100,23 @@ mod tests {
 
     #[test]
     fn loopback_is_known_by_name() {
-        for host in ["localhost", "LOCALHOST:5000", "127.0.0.1:5", "127.9.9.9", "[::1]:5", "[::1]"] {
+        for host in [
+            "localhost",
+            "LOCALHOST:5000",
+            "127.0.0.1:5",
+            "127.9.9.9",
+            "[::1]:5",
+            "[::1]",
+        ] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in ["localhost.x.io", "128.0.0.1", "[::2]:5", "127.0.0.1.x.io", "docker.io"] {
+        for host in [
+            "localhost.x.io",
+            "128.0.0.1",
+            "[::2]:5",
+            "127.0.0.1.x.io",
+            "docker.io",
+        ] {
             assert!(!is_loopback(host), "{host}");
         }
     }
@@ -106,10 +124,17 @@ mod tests {
     #[test]
     fn insecure_registries_are_listed_with_or_without_port() {
         let insecure = vec!["a.io".to_owned(), "b.io:5000".to_owned()];
-        let config = Config { insecure, ..Config::default() };
-        for (host, expected) in
-            [("a.io", true), ("a.io:1", true), ("b.io:5000", true), ("b.io", false), ("c.io", false)]
-        {
+        let config = Config {
+            insecure,
+            ..Config::default()
+        };
+        for (host, expected) in [
+            ("a.io", true),
+            ("a.io:1", true),
+            ("b.io:5000", true),
+            ("b.io", false),
+            ("c.io", false),
+        ] {
             assert_eq!(config.allows_plain(host), expected, "{host}");
         }
     }

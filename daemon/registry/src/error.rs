@@ -14,7 +14,9 @@ pub enum Error {
         reason: &'static str,
     },
     /// The text is no platform.
-    #[error("invalid platform `{text}`: expected os/architecture[/variant], such as linux/arm64/v8")]
+    #[error(
+        "invalid platform `{text}`: expected os/architecture[/variant], such as linux/arm64/v8"
+    )]
     Platform {
         /// The text.
         text: String,
@@ -98,7 +100,10 @@ pub enum Error {
         message: String,
     },
     /// Any other refusal.
-    #[error("cannot pull {reference}: {host} answered HTTP {status} for {object}{}", detail(message))]
+    #[error(
+        "cannot pull {reference}: {host} answered HTTP {status} for {object}{}",
+        detail(message)
+    )]
     Status {
         /// What was being pulled.
         reference: Reference,
@@ -134,7 +139,9 @@ pub enum Error {
         reason: String,
     },
     /// The bytes are not those that the digest or the size promised.
-    #[error("cannot pull {reference}: {object} from {host} is corrupt: expected {expected}, got {actual}")]
+    #[error(
+        "cannot pull {reference}: {object} from {host} is corrupt: expected {expected}, got {actual}"
+    )]
     Corrupt {
         /// What was being pulled.
         reference: Reference,
@@ -178,5 +185,9 @@ pub enum Error {
 }
 
 fn detail(message: &str) -> String {
-    if message.is_empty() { String::new() } else { format!(": {message}") }
+    if message.is_empty() {
+        String::new()
+    } else {
+        format!(": {message}")
+    }
 }

@@ -86,7 +86,10 @@ impl Http {
     pub(crate) fn new(config: Config) -> Self {
         // Fails only if there is one already, which then serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { config: Arc::new(config), shared: Arc::default() }
+        Self {
+            config: Arc::new(config),
+            shared: Arc::default(),
+        }
     }
 
     /// Asks for an object until the answer's headers are there, with success.
@@ -120,8 +123,15 @@ impl Http {
             attempts += 1;
             let response = self.open(subject, request).await?;
             let content_type = response.headers().get(reqwest::header::CONTENT_TYPE);
-            let content_type = content_type.and_then(|v| v.to_str().ok()).unwrap_or_default();
-            let content_type = content_type.split(';').next().unwrap_or_default().trim().to_owned();
+            let content_type = content_type
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or_default();
+            let content_type = content_type
+                .split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_owned();
             match self.body(subject, response, bytes_max).await {
                 Err(error @ (Error::Broken { .. } | Error::Stalled { .. })) => {
                     if attempts >= ATTEMPTS_MAX {
@@ -180,13 +190,19 @@ impl Http {
         transport: Transport,
     ) -> Result<Response, Error> {
         let reference = &subject.reference;
-        let scheme = if transport == Transport::Plain { "http" } else { "https" };
+        let scheme = if transport == Transport::Plain {
+            "http"
+        } else {
+            "https"
+        };
         let (host, repository) = (reference.host(), reference.repository());
         let url = format!("{scheme}://{host}/v2/{repository}/{}", request.path);
         let url = Url::parse(&url).map_err(|e| protocol(subject, &format!("{url}: {e}")))?;
         let key = format!("{scheme}://{host}/{repository}");
         let known = self.authorizations().get(&key).cloned();
-        let response = self.follow(subject, request, url.clone(), known.as_ref()).await?;
+        let response = self
+            .follow(subject, request, url.clone(), known.as_ref())
+            .await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return self.check(subject, response).await;
         }
@@ -200,7 +216,9 @@ impl Http {
             }
             authorizations.insert(key, authorization.clone());
         }
-        let response = self.follow(subject, request, url, Some(&authorization)).await?;
+        let response = self
+            .follow(subject, request, url, Some(&authorization))
+            .await?;
         self.check(subject, response).await
     }
 
@@ -214,7 +232,9 @@ impl Http {
     ) -> Result<Response, Error> {
         let origin = url.origin();
         for _ in 0..=REDIRECTS_MAX {
-            let mut builder = self.get(subject, &url)?.header(ACCEPT, request.accept.join(", "));
+            let mut builder = self
+                .get(subject, &url)?
+                .header(ACCEPT, request.accept.join(", "));
             if request.offset > 0 {
                 builder = builder.header(RANGE, format!("bytes={}-", request.offset));
             }
@@ -225,21 +245,30 @@ impl Http {
             if !response.status().is_redirection() {
                 return Ok(response);
             }
-            let location = response.headers().get(LOCATION).and_then(|v| v.to_str().ok());
+            let location = response
+                .headers()
+                .get(LOCATION)
+                .and_then(|v| v.to_str().ok());
             let location = location.ok_or_else(|| protocol(subject, "redirect to nowhere"))?;
             let next = url.join(location);
             let next = next.map_err(|e| protocol(subject, &format!("redirect: {e}")))?;
             self.check_destination(subject, &next)?;
             url = next;
         }
-        Err(protocol(subject, &format!("more than {REDIRECTS_MAX} redirects")))
+        Err(protocol(
+            subject,
+            &format!("more than {REDIRECTS_MAX} redirects"),
+        ))
     }
 
     /// Judges a URL that the registry named.
     fn check_destination(&self, subject: &Subject, url: &Url) -> Result<(), Error> {
         let host = host_and_port(url);
         if is_loopback(&host) && !is_loopback(subject.reference.host()) {
-            return Err(protocol(subject, &format!("it points to this machine ({host})")));
+            return Err(protocol(
+                subject,
+                &format!("it points to this machine ({host})"),
+            ));
         }
         match url.scheme() {
             "https" => Ok(()),
@@ -248,7 +277,10 @@ impl Http {
                 subject,
                 &format!("it points to {host} without TLS (list it as insecure to allow that)"),
             )),
-            scheme => Err(protocol(subject, &format!("it points to a URL of scheme {scheme}"))),
+            scheme => Err(protocol(
+                subject,
+                &format!("it points to a URL of scheme {scheme}"),
+            )),
         }
     }
 
@@ -283,7 +315,9 @@ impl Http {
             Transport::Unverified => builder.tls_danger_accept_invalid_certs(true),
             Transport::Plain => builder.tls_certs_only([]).no_proxy(),
         };
-        let client = builder.build().map_err(|source| Error::TlsSetup { source })?;
+        let client = builder
+            .build()
+            .map_err(|source| Error::TlsSetup { source })?;
         Ok(cell.get_or_init(|| client))
     }
 
@@ -303,16 +337,33 @@ impl Http {
             return Ok(response);
         }
         // The words are an extra: without them the status says enough.
-        let body = self.body(subject, response, ERROR_BYTES_MAX).await.unwrap_or_default();
+        let body = self
+            .body(subject, response, ERROR_BYTES_MAX)
+            .await
+            .unwrap_or_default();
         let message = registry_message(&body);
         let Subject { reference, object } = subject.clone();
         let host = reference.host().to_owned();
         Err(match status {
-            StatusCode::NOT_FOUND => Error::NotFound { reference, host, object, message },
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Error::Unauthorized { reference, host, status: status.as_u16(), message }
-            }
-            _ => Error::Status { reference, host, object, status: status.as_u16(), message },
+            StatusCode::NOT_FOUND => Error::NotFound {
+                reference,
+                host,
+                object,
+                message,
+            },
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Unauthorized {
+                reference,
+                host,
+                status: status.as_u16(),
+                message,
+            },
+            _ => Error::Status {
+                reference,
+                host,
+                object,
+                status: status.as_u16(),
+                message,
+            },
         })
     }
 
@@ -332,7 +383,11 @@ impl Http {
                 Ok(Ok(Some(chunk))) => {
                     if (body.len() + chunk.len()) as u64 > bytes_max {
                         let Subject { reference, object } = subject.clone();
-                        return Err(Error::TooLarge { reference, object, bytes_max });
+                        return Err(Error::TooLarge {
+                            reference,
+                            object,
+                            bytes_max,
+                        });
                     }
                     body.extend_from_slice(&chunk);
                 }
@@ -346,15 +401,28 @@ impl Http {
         subject: &Subject,
         response: &Response,
     ) -> Result<Option<HeaderValue>, Error> {
-        let header = response.headers().get(WWW_AUTHENTICATE).and_then(|v| v.to_str().ok());
-        let Some(challenge) = header.and_then(auth::challenge) else { return Ok(None) };
+        let header = response
+            .headers()
+            .get(WWW_AUTHENTICATE)
+            .and_then(|v| v.to_str().ok());
+        let Some(challenge) = header.and_then(auth::challenge) else {
+            return Ok(None);
+        };
         let credentials = self.credentials(&subject.reference).await?;
         match challenge {
             Challenge::Basic => Ok(credentials.as_ref().and_then(basic)),
-            Challenge::Bearer { realm, service, scope } => {
+            Challenge::Bearer {
+                realm,
+                service,
+                scope,
+            } => {
                 let base = response.url();
-                let realm = base.join(&realm).map_err(|e| protocol(subject, &e.to_string()))?;
-                self.token(subject, realm, service, scope, credentials).await.map(Some)
+                let realm = base
+                    .join(&realm)
+                    .map_err(|e| protocol(subject, &e.to_string()))?;
+                self.token(subject, realm, service, scope, credentials)
+                    .await
+                    .map(Some)
             }
         }
     }
@@ -374,10 +442,13 @@ impl Http {
             access_token: Option<String>,
         }
         let reference = subject.reference.clone();
-        let subject = Subject { reference, object: "a token".to_owned() };
+        let subject = Subject {
+            reference,
+            object: "a token".to_owned(),
+        };
         self.check_destination(&subject, &realm)?;
-        let scope = scope
-            .unwrap_or_else(|| format!("repository:{}:pull", subject.reference.repository()));
+        let scope =
+            scope.unwrap_or_else(|| format!("repository:{}:pull", subject.reference.repository()));
         realm.query_pairs_mut().append_pair("scope", &scope);
         if let Some(service) = service {
             realm.query_pairs_mut().append_pair("service", &service);
@@ -391,7 +462,10 @@ impl Http {
         let body = self.body(&subject, response, TOKEN_BYTES_MAX).await?;
         let token: Token = serde_json::from_slice(&body)
             .map_err(|_| protocol(&subject, "it is not the JSON of a token"))?;
-        let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
+        let token = token
+            .token
+            .or(token.access_token)
+            .filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| protocol(&subject, "it holds no token"))?;
         secret_header(&format!("Bearer {token}"))
             .ok_or_else(|| protocol(&subject, "the token does not fit into a header"))
@@ -399,21 +473,36 @@ impl Http {
 
     async fn credentials(&self, reference: &Reference) -> Result<Option<Credentials>, Error> {
         let config = Arc::clone(&self.config);
-        let (registry, repository) =
-            (reference.registry().to_owned(), reference.repository().to_owned());
+        let (registry, repository) = (
+            reference.registry().to_owned(),
+            reference.repository().to_owned(),
+        );
         let lookup = move || auth::lookup(&config.auth_files, &registry, &repository);
         // A runtime that shuts down cancels the reading; the pull ends with it.
-        tokio::task::spawn_blocking(lookup).await.unwrap_or(Ok(None))
+        tokio::task::spawn_blocking(lookup)
+            .await
+            .unwrap_or(Ok(None))
     }
 
     fn authorizations(&self) -> std::sync::MutexGuard<'_, HashMap<String, HeaderValue>> {
-        self.shared.authorizations.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .authorizations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn stalled(&self, subject: &Subject) -> Error {
         let Subject { reference, object } = subject.clone();
-        let (host, seconds) = (reference.host().to_owned(), self.config.timeouts.stall.as_secs());
-        Error::Stalled { reference, host, object, seconds }
+        let (host, seconds) = (
+            reference.host().to_owned(),
+            self.config.timeouts.stall.as_secs(),
+        );
+        Error::Stalled {
+            reference,
+            host,
+            object,
+            seconds,
+        }
     }
 }
 
@@ -429,20 +518,36 @@ fn is_transient(error: &Error) -> bool {
 pub(crate) fn protocol(subject: &Subject, reason: &str) -> Error {
     let Subject { reference, object } = subject.clone();
     let host = reference.host().to_owned();
-    Error::Protocol { reference, host, object, reason: reason.to_owned() }
+    Error::Protocol {
+        reference,
+        host,
+        object,
+        reason: reason.to_owned(),
+    }
 }
 
 pub(crate) fn broken(subject: &Subject, attempts: u32, source: Option<reqwest::Error>) -> Error {
     let Subject { reference, object } = subject.clone();
     let host = reference.host().to_owned();
-    Error::Broken { reference, host, object, attempts, source: source.map(reqwest::Error::without_url) }
+    Error::Broken {
+        reference,
+        host,
+        object,
+        attempts,
+        source: source.map(reqwest::Error::without_url),
+    }
 }
 
 fn unreachable(subject: &Subject, source: reqwest::Error) -> Error {
     let reference = subject.reference.clone();
     let host = reference.host().to_owned();
     let reason = reason(&source);
-    Error::Unreachable { reference, host, reason, source: source.without_url() }
+    Error::Unreachable {
+        reference,
+        host,
+        reason,
+        source: source.without_url(),
+    }
 }
 
 /// A failed connection in the user's terms.
@@ -465,7 +570,10 @@ fn reason(error: &reqwest::Error) -> &'static str {
                 }
                 _ => {}
             }
-            if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+            if io
+                .get_ref()
+                .is_some_and(|inner| inner.is::<rustls::Error>())
+            {
                 return "its TLS certificate is not accepted (trust its CA, or list it as insecure)";
             }
         }
@@ -480,7 +588,8 @@ fn reason(error: &reqwest::Error) -> &'static str {
 /// `host[:port]` of a URL.
 fn host_and_port(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// The first error message of a registry's JSON, made harmless for terminals.
@@ -497,7 +606,11 @@ fn registry_message(body: &[u8]) -> String {
     let envelope: Option<Envelope> = serde_json::from_slice(body).ok();
     let first = envelope.and_then(|envelope| envelope.errors.into_iter().next());
     let message = first.map(|entry| entry.message).unwrap_or_default();
-    message.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS_MAX).collect()
+    message
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MESSAGE_CHARS_MAX)
+        .collect()
 }
 
 /// Basic authorization (RFC 7617).

@@ -1,8 +1,8 @@
 //! A layer's stream: hashed as it passes, resumed where it broke, judged at its end.
 
 use bytes::{Buf, Bytes};
-use futures_util::Stream;
 use futures_util::stream;
+use futures_util::{Stream, StreamExt};
 use reqwest::{Response, StatusCode};
 use sha2::{Digest, Sha256};
 
@@ -49,7 +49,10 @@ pub(crate) fn stream(
 ) -> impl Stream<Item = Result<Bytes, Error>> + Send + Unpin + use<> {
     let transfer = Transfer {
         http,
-        subject: Subject { reference, object: format!("layer {}", layer.digest) },
+        subject: Subject {
+            reference,
+            object: format!("layer {}", layer.digest),
+        },
         path: format!("blobs/{}", layer.digest),
         digest: layer.digest.clone(),
         size: layer.size,
@@ -60,13 +63,15 @@ pub(crate) fn stream(
         attempts: 0,
         counted_from: 0,
     };
-    Box::pin(stream::unfold(transfer, |mut transfer| async move {
+    let pieces = stream::unfold(transfer, |mut transfer| async move {
         let item = transfer.next().await.transpose()?;
         if item.is_err() {
             transfer.hash = None;
         }
         Some((item, transfer))
-    }))
+    });
+    // Fused: being asked again after the end must not panic.
+    Box::pin(pieces.fuse())
 }
 
 impl Transfer {
@@ -100,7 +105,11 @@ impl Transfer {
     /// Asks for what is missing.
     async fn connect(&mut self) -> Result<(), Error> {
         self.attempts += 1;
-        let request = Request { path: &self.path, accept: &["*/*"], offset: self.offset };
+        let request = Request {
+            path: &self.path,
+            accept: &["*/*"],
+            offset: self.offset,
+        };
         let response = match self.http.open(&self.subject, request).await {
             Err(Error::Status { status: 416, .. }) if self.offset > 0 => {
                 return Err(self.wrong_size(format!("{} bytes", self.offset)));
@@ -121,7 +130,9 @@ impl Transfer {
 
     /// Counts and hashes a piece; nothing is left of one that was received before.
     fn take(&mut self, mut piece: Bytes) -> Result<Option<Bytes>, Error> {
-        let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(piece.len());
+        let skipped = usize::try_from(self.skip)
+            .unwrap_or(usize::MAX)
+            .min(piece.len());
         piece.advance(skipped);
         self.skip -= skipped as u64;
         if piece.is_empty() {
@@ -180,7 +191,9 @@ impl Transfer {
 /// Whether a partial answer begins where it was asked to (`Content-Range: bytes 5-9/10`).
 fn starts_at(response: &Response, offset: u64) -> bool {
     let header = response.headers().get(reqwest::header::CONTENT_RANGE);
-    let range = header.and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("bytes "));
+    let range = header
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.strip_prefix("bytes "));
     let first = range.and_then(|range| range.split('-').next());
     first.is_some_and(|first| first.trim().parse() == Ok(offset))
 }

@@ -65,7 +65,10 @@ pub(crate) struct Descriptor {
 #[derive(Debug)]
 pub(crate) enum Document {
     /// An image.
-    Image { config: Descriptor, layers: Vec<(Descriptor, Compression)> },
+    Image {
+        config: Descriptor,
+        layers: Vec<(Descriptor, Compression)>,
+    },
     /// One image for each platform.
     Index(Vec<(Descriptor, Option<Platform>)>),
 }
@@ -112,7 +115,10 @@ struct RawRootfs {
 impl RawDescriptor {
     fn check(&self) -> Result<Descriptor, String> {
         if is_sha256_digest(&self.digest) {
-            Ok(Descriptor { digest: self.digest.clone(), size: self.size })
+            Ok(Descriptor {
+                digest: self.digest.clone(),
+                size: self.size,
+            })
         } else {
             let shown: String = self.digest.chars().take(80).collect();
             Err(format!("digest `{shown}` is not sha256 and 64 hex digits"))
@@ -143,9 +149,10 @@ pub(crate) fn parse(bytes: &[u8], content_type: &str) -> Result<Document, String
                 _ => Err("neither an image nor an index".to_owned()),
             }
         }
-        other => {
-            Err(format!("media type `{}` is no image", other.chars().take(80).collect::<String>()))
-        }
+        other => Err(format!(
+            "media type `{}` is no image",
+            other.chars().take(80).collect::<String>()
+        )),
     }
 }
 
@@ -155,11 +162,17 @@ fn image(raw: RawDocument) -> Result<Document, String> {
     }
     let config = raw.config.ok_or("it has no config")?.check()?;
     if config.size > CONFIG_BYTES_MAX {
-        return Err(format!("its config has {} bytes, more than {CONFIG_BYTES_MAX}", config.size));
+        return Err(format!(
+            "its config has {} bytes, more than {CONFIG_BYTES_MAX}",
+            config.size
+        ));
     }
     let layers = raw.layers.ok_or("it has no layers")?;
     if layers.len() > LAYERS_MAX {
-        return Err(format!("it has {} layers, more than {LAYERS_MAX}", layers.len()));
+        return Err(format!(
+            "it has {} layers, more than {LAYERS_MAX}",
+            layers.len()
+        ));
     }
     let layers = layers
         .iter()
@@ -192,7 +205,10 @@ fn index(raw: RawDocument) -> Result<Document, String> {
     }
     let entries = raw.manifests.ok_or("it has no manifests")?;
     if entries.len() > INDEX_ENTRIES_MAX {
-        return Err(format!("it has {} entries, more than {INDEX_ENTRIES_MAX}", entries.len()));
+        return Err(format!(
+            "it has {} entries, more than {INDEX_ENTRIES_MAX}",
+            entries.len()
+        ));
     }
     let entries = entries
         .into_iter()
@@ -227,8 +243,10 @@ pub(crate) fn choose<'a>(
     }
     // Attestations are entries for `unknown/unknown`.
     let known = entries.iter().filter_map(|(_, platform)| platform.as_ref());
-    let mut available: Vec<String> =
-        known.filter(|platform| platform.os != "unknown").map(Platform::to_string).collect();
+    let mut available: Vec<String> = known
+        .filter(|platform| platform.os != "unknown")
+        .map(Platform::to_string)
+        .collect();
     available.dedup();
     if available.is_empty() {
         available.push("none that names its platform".to_owned());
@@ -259,7 +277,12 @@ pub(crate) fn layers(
                 return Err("a diff id is not sha256 and 64 hex digits".to_owned());
             }
             let Descriptor { digest, size } = descriptor;
-            Ok(Layer { digest, size, diff_id, compression })
+            Ok(Layer {
+                digest,
+                size,
+                diff_id,
+                compression,
+            })
         })
         .collect()
 }

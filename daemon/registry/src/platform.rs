@@ -43,7 +43,10 @@ impl Platform {
             return None;
         }
         let variant = |platform: &Self| {
-            let given = platform.variant.clone().filter(|variant| !variant.is_empty());
+            let given = platform
+                .variant
+                .clone()
+                .filter(|variant| !variant.is_empty());
             given.or_else(|| match platform.architecture.as_str() {
                 "arm64" => Some("v8".to_owned()),
                 "arm" => Some("v7".to_owned()),
@@ -84,11 +87,15 @@ impl FromStr for Platform {
     fn from_str(text: &str) -> Result<Self, Error> {
         /// The longest that any part needs to be, in bytes.
         const PART_BYTES_MAX: usize = 32;
-        let invalid = || Error::Platform { text: text.chars().take(80).collect() };
+        let invalid = || Error::Platform {
+            text: text.chars().take(80).collect(),
+        };
         let parts: Vec<&str> = text.split('/').collect();
         let word = |part: &&str| {
             (1..=PART_BYTES_MAX).contains(&part.len())
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         };
         if !parts.iter().all(|part| word(&part)) {
             return Err(invalid());
@@ -105,7 +112,11 @@ impl FromStr for Platform {
             "i386" => "386".to_owned(),
             other => other.to_owned(),
         };
-        Ok(Self { os: os.to_lowercase(), architecture, variant })
+        Ok(Self {
+            os: os.to_lowercase(),
+            architecture,
+            variant,
+        })
     }
 }
 
@@ -135,7 +146,13 @@ mod tests {
     #[test]
     fn platforms_are_read_and_shown() {
         let check = |text: &str, shown: Option<&str>| {
-            assert_eq!(text.parse::<Platform>().ok().map(|p| p.to_string()).as_deref(), shown);
+            assert_eq!(
+                text.parse::<Platform>()
+                    .ok()
+                    .map(|p| p.to_string())
+                    .as_deref(),
+                shown
+            );
         };
         check("linux/amd64", Some("linux/amd64"));
         check("linux/x86_64", Some("linux/amd64"));

@@ -76,7 +76,11 @@ impl Reference {
         if self.registry == DEFAULT_REGISTRY {
             let short = self.repository.strip_prefix(DEFAULT_NAMESPACE);
             // `library/a/b` is no short name's expansion.
-            text.push_str(short.filter(|s| !s.contains('/')).unwrap_or(&self.repository));
+            text.push_str(
+                short
+                    .filter(|s| !s.contains('/'))
+                    .unwrap_or(&self.repository),
+            );
         } else {
             text.push_str(&self.registry);
             text.push('/');
@@ -88,7 +92,11 @@ impl Reference {
 
     /// The host to connect to: Docker's registry answers under another name than its own.
     pub(crate) fn host(&self) -> &str {
-        if self.registry == DEFAULT_REGISTRY { "registry-1.docker.io" } else { &self.registry }
+        if self.registry == DEFAULT_REGISTRY {
+            "registry-1.docker.io"
+        } else {
+            &self.registry
+        }
     }
 
     /// What the registry's API calls `<reference>`: the digest, else the tag.
@@ -120,7 +128,10 @@ impl FromStr for Reference {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        parse(text).map_err(|reason| Error::Reference { text: shorten(text), reason })
+        parse(text).map_err(|reason| Error::Reference {
+            text: shorten(text),
+            reason,
+        })
     }
 }
 
@@ -177,7 +188,12 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
         return Err("its name has more than 255 characters");
     }
     let tag = tag.or_else(|| digest.is_none().then(|| DEFAULT_TAG.to_owned()));
-    Ok(Reference { registry, repository, tag, digest })
+    Ok(Reference {
+        registry,
+        repository,
+        tag,
+        digest,
+    })
 }
 
 /// Splits off the registry: the part before the first slash if it looks like a host.
@@ -194,7 +210,11 @@ fn split_registry(text: &str) -> Result<(String, &str), &'static str> {
     if !is_domain(first) {
         return Err("its registry is not a host name or address with an optional port");
     }
-    let registry = if first == LEGACY_REGISTRY { DEFAULT_REGISTRY } else { first };
+    let registry = if first == LEGACY_REGISTRY {
+        DEFAULT_REGISTRY
+    } else {
+        first
+    };
     Ok((registry.to_owned(), rest))
 }
 
@@ -241,8 +261,10 @@ fn check_repository(repository: &str) -> Result<(), &'static str> {
     if repository.split('/').all(is_component) {
         Ok(())
     } else {
-        Err("its repository is not parts of a-z and 0-9, joined by `.`, `_`, `__` or `-`, \
-             with `/` between parts")
+        Err(
+            "its repository is not parts of a-z and 0-9, joined by `.`, `_`, `__` or `-`, \
+             with `/` between parts",
+        )
     }
 }
 
@@ -250,10 +272,13 @@ fn check_repository(repository: &str) -> Result<(), &'static str> {
 fn is_component(component: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = component.as_bytes();
-    let ends = bytes.first().copied().is_some_and(alnum) && bytes.last().copied().is_some_and(alnum);
-    ends && component.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).all(|separator| {
-        matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
-    })
+    let ends =
+        bytes.first().copied().is_some_and(alnum) && bytes.last().copied().is_some_and(alnum);
+    ends && component
+        .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        .all(|separator| {
+            matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+        })
 }
 
 #[cfg(test)]
@@ -273,17 +298,45 @@ mod tests {
         };
         check("debian", "docker.io/library/debian:latest", "debian:latest");
         check("debian:12", "docker.io/library/debian:12", "debian:12");
-        check("library/debian", "docker.io/library/debian:latest", "debian:latest");
-        check("library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest");
+        check(
+            "library/debian",
+            "docker.io/library/debian:latest",
+            "debian:latest",
+        );
+        check(
+            "library/a/b",
+            "docker.io/library/a/b:latest",
+            "library/a/b:latest",
+        );
         check("me/app:v1.0_x", "docker.io/me/app:v1.0_x", "me/app:v1.0_x");
-        check("docker.io/debian", "docker.io/library/debian:latest", "debian:latest");
-        check("index.docker.io/me/a", "docker.io/me/a:latest", "me/a:latest");
+        check(
+            "docker.io/debian",
+            "docker.io/library/debian:latest",
+            "debian:latest",
+        );
+        check(
+            "index.docker.io/me/a",
+            "docker.io/me/a:latest",
+            "me/a:latest",
+        );
         check("localhost/a", "localhost/a:latest", "localhost/a:latest");
-        check("localhost:5000/a/b", "localhost:5000/a/b:latest", "localhost:5000/a/b:latest");
-        check("127.0.0.1:5000/debian:12", "127.0.0.1:5000/debian:12", "127.0.0.1:5000/debian:12");
+        check(
+            "localhost:5000/a/b",
+            "localhost:5000/a/b:latest",
+            "localhost:5000/a/b:latest",
+        );
+        check(
+            "127.0.0.1:5000/debian:12",
+            "127.0.0.1:5000/debian:12",
+            "127.0.0.1:5000/debian:12",
+        );
         check("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest");
         check("Host/a:1", "Host/a:1", "Host/a:1");
-        check("quay.io/a/b__c-d---e.f:1", "quay.io/a/b__c-d---e.f:1", "quay.io/a/b__c-d---e.f:1");
+        check(
+            "quay.io/a/b__c-d---e.f:1",
+            "quay.io/a/b__c-d---e.f:1",
+            "quay.io/a/b__c-d---e.f:1",
+        );
         let pinned = format!("debian@{DIGEST}");
         check(&pinned, &format!("docker.io/library/{pinned}"), &pinned);
         let both = format!("q.io/a:12@{DIGEST}");
@@ -332,11 +385,18 @@ mod tests {
 
     #[test]
     fn mutated_texts_never_panic_and_what_parses_is_stable() {
-        let seeds = ["localhost:5000/a_b/c:12", "[::1]:5/a", "debian", &format!("q.io/a:1@{DIGEST}")];
+        let seeds = [
+            "localhost:5000/a_b/c:12",
+            "[::1]:5/a",
+            "debian",
+            &format!("q.io/a:1@{DIGEST}"),
+        ];
         let alphabet: Vec<char> = "aZ09.-_/:@[]% \0é😀".chars().collect();
         let mut state = 0x9e37_79b9_u64;
         let mut random = |bound: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (state >> 33) as usize % bound
         };
         for round in 0..40_000 {
@@ -352,8 +412,14 @@ mod tests {
             }
             let text: String = text.into_iter().collect();
             if let Ok(reference) = text.parse::<Reference>() {
-                assert_eq!(reference.to_string().parse::<Reference>().unwrap(), reference);
-                assert_eq!(reference.familiar().parse::<Reference>().unwrap(), reference);
+                assert_eq!(
+                    reference.to_string().parse::<Reference>().unwrap(),
+                    reference
+                );
+                assert_eq!(
+                    reference.familiar().parse::<Reference>().unwrap(),
+                    reference
+                );
             }
         }
     }

@@ -36,7 +36,9 @@ pub struct Resolved {
 impl Registry {
     /// A client that has connected to nothing yet.
     pub fn new(config: Config) -> Self {
-        Self { http: Http::new(config) }
+        Self {
+            http: Http::new(config),
+        }
     }
 
     /// Fetches manifest and config. From an index it takes the image for `platform`, or for this
@@ -53,11 +55,15 @@ impl Registry {
         let (manifest_digest, manifest, config, layers) = self.image(reference, &wish).await?;
         let subject = subject(reference, &format!("config {}", config.digest));
         let path = format!("blobs/{}", config.digest);
-        let request = Request { path: &path, accept: &["*/*"], offset: 0 };
+        let request = Request {
+            path: &path,
+            accept: &["*/*"],
+            offset: 0,
+        };
         let (config_bytes, _) = self.http.fetch(&subject, request, CONFIG_BYTES_MAX).await?;
         verify(&subject, &config_bytes, &config)?;
-        let layers = manifest::layers(&config_bytes, layers)
-            .map_err(|reason| unusable(&subject, reason))?;
+        let layers =
+            manifest::layers(&config_bytes, layers).map_err(|reason| unusable(&subject, reason))?;
         if let Some(wish) = platform {
             check_platform(reference, &config_bytes, wish)?;
         }
@@ -87,7 +93,11 @@ impl Registry {
             let subject = subject(&resolved.reference, "layer");
             return Err(unusable(&subject, format!("it has no layer {index}")));
         };
-        Ok(layer::stream(self.http.clone(), resolved.reference.clone(), layer))
+        Ok(layer::stream(
+            self.http.clone(),
+            resolved.reference.clone(),
+            layer,
+        ))
     }
 
     /// The image's manifest, through an index if there is one.
@@ -97,7 +107,14 @@ impl Registry {
         let (bytes, content_type) = self.manifest(&top, name).await?;
         if let Some(digest) = reference.digest() {
             let size = bytes.len() as u64;
-            verify(&top, &bytes, &Descriptor { digest: digest.to_owned(), size })?;
+            verify(
+                &top,
+                &bytes,
+                &Descriptor {
+                    digest: digest.to_owned(),
+                    size,
+                },
+            )?;
         }
         let document =
             manifest::parse(&bytes, &content_type).map_err(|reason| unusable(&top, reason))?;
@@ -125,13 +142,22 @@ impl Registry {
 
     async fn manifest(&self, subject: &Subject, name: &str) -> Result<(Bytes, String), Error> {
         let path = format!("manifests/{name}");
-        let request = Request { path: &path, accept: manifest::ACCEPTED, offset: 0 };
+        let request = Request {
+            path: &path,
+            accept: manifest::ACCEPTED,
+            offset: 0,
+        };
         self.http.fetch(subject, request, MANIFEST_BYTES_MAX).await
     }
 }
 
 /// Digest and bytes of a manifest, and what it names.
-type Image = (String, Bytes, Descriptor, Vec<(Descriptor, manifest::Compression)>);
+type Image = (
+    String,
+    Bytes,
+    Descriptor,
+    Vec<(Descriptor, manifest::Compression)>,
+);
 
 /// `sha256:` and the digest in hex.
 fn sha256(bytes: &[u8]) -> String {
@@ -150,12 +176,19 @@ pub(crate) fn digest_text(hash: Sha256) -> String {
 }
 
 fn subject(reference: &Reference, object: &str) -> Subject {
-    Subject { reference: reference.clone(), object: object.to_owned() }
+    Subject {
+        reference: reference.clone(),
+        object: object.to_owned(),
+    }
 }
 
 fn unusable(subject: &Subject, reason: String) -> Error {
     let Subject { reference, object } = subject.clone();
-    Error::Manifest { reference, object, reason }
+    Error::Manifest {
+        reference,
+        object,
+        reason,
+    }
 }
 
 /// Compares bytes with what was promised.
@@ -176,7 +209,13 @@ fn verify(subject: &Subject, bytes: &[u8], promised: &Descriptor) -> Result<(), 
 pub(crate) fn corrupt(subject: &Subject, expected: String, actual: String) -> Error {
     let Subject { reference, object } = subject.clone();
     let host = reference.host().to_owned();
-    Error::Corrupt { reference, host, object, expected, actual }
+    Error::Corrupt {
+        reference,
+        host,
+        object,
+        expected,
+        actual,
+    }
 }
 
 /// Refuses a lone image of another platform than the one that was asked for by name.
@@ -189,13 +228,26 @@ fn check_platform(reference: &Reference, config: &[u8], wish: &Platform) -> Resu
         architecture: String,
         variant: Option<String>,
     }
-    let Ok(RawConfig { os, architecture, variant }) = serde_json::from_slice(config) else {
+    let Ok(RawConfig {
+        os,
+        architecture,
+        variant,
+    }) = serde_json::from_slice(config)
+    else {
         return Ok(());
     };
-    let platform = Platform { os, architecture, variant };
+    let platform = Platform {
+        os,
+        architecture,
+        variant,
+    };
     if platform.architecture.is_empty() || platform.rank(wish).is_some() {
         return Ok(());
     }
     let (wanted, available) = (wish.to_string(), vec![platform.to_string()]);
-    Err(Error::NoPlatform { reference: reference.clone(), wanted, available })
+    Err(Error::NoPlatform {
+        reference: reference.clone(),
+        wanted,
+        available,
+    })
 }
