@@ -113,7 +113,7 @@ pub enum ContainerStatus {
 }
 
 /// An image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
     /// `sha256:…` of the configuration blob.
     pub id: String,

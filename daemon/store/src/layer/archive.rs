@@ -92,7 +92,7 @@ impl<R: Read> Archive<R> {
         let mut extensions = Extensions::default();
         for _ in 0..EXTENSIONS_MAX {
             let Some(header) = self.next_header()? else { return Ok(None) };
-            let size = header.entry_size().map_err(|error| self.error(error.to_string()))?;
+            let size = self.check(field(&header.as_old().size, || header.entry_size()))?;
             match header.entry_type() {
                 EntryType::GNULongName => extensions.path = Some(self.long_name(size)?),
                 EntryType::GNULongLink => extensions.link = Some(self.long_name(size)?),
@@ -158,13 +158,16 @@ impl<R: Read> Archive<R> {
         self.data = data;
         self.padding = data.wrapping_neg() % BLOCK_LEN;
         let sparse = if kind == Kind::File { self.sparse(header, &pax)? } else { None };
-        let field = |result: io::Result<u64>| result.map_err(|error| error.to_string());
-        let (uid, gid) = (field(header.uid()), field(header.gid()));
-        let mtime = field(header.mtime()).map(|seconds| (seconds.cast_signed(), 0));
-        let mode = header.mode().map_err(|error| error.to_string());
+        let old = header.as_old();
+        let (uid, gid) = (field(&old.uid, || header.uid()), field(&old.gid, || header.gid()));
+        let mtime = field(&old.mtime, || header.mtime());
+        let mtime = mtime.map(|seconds| (seconds.cast_signed(), 0));
+        let mode = field(&old.mode, || header.mode().map(u64::from));
+        // Higher bits are the file's type, as some writers put it there.
+        let mode = u32::try_from(self.check(mode)? & 0o7777).unwrap_or_default();
         Ok(Entry {
             kind,
-            mode: self.check(mode)? & 0o7777,
+            mode,
             uid: self.check(pax.number("uid").and_then(|pax| pax.map_or(uid, Ok)))?,
             gid: self.check(pax.number("gid").and_then(|pax| pax.map_or(gid, Ok)))?,
             mtime: self.check(pax.time("mtime").and_then(|pax| pax.map_or(mtime, Ok)))?,
@@ -324,6 +327,14 @@ impl<R: Read> Archive<R> {
     fn error(&self, what: impl Into<String>) -> Error {
         Error::Archive { what: what.into(), offset: self.offset }
     }
+}
+
+/// A number of a header. A blank field is 0, as in Docker's reader; the tar crate refuses it.
+fn field(bytes: &[u8], number: impl FnOnce() -> io::Result<u64>) -> Result<u64, String> {
+    if bytes.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return Ok(0);
+    }
+    number().map_err(|error| error.to_string())
 }
 
 fn kind_of(kind: EntryType, path: &[u8]) -> Option<Kind> {

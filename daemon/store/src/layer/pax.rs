@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn values_may_hold_line_ends() {
         let mut pax = Pax::default();
-        pax.extend(b"29 SCHILY.xattr.user.a=x\ny\n\0=\n").unwrap();
+        pax.extend(b"30 SCHILY.xattr.user.a=x\ny\n\0=\n").unwrap();
         let found: Vec<_> = pax.xattrs().collect();
         assert_eq!(found, [(&b"user.a"[..], &b"x\ny\n\0="[..])]);
     }

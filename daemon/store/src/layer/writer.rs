@@ -231,7 +231,6 @@ impl Writer {
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let fd = match open_beneath(self.root.as_fd(), dot_if_root(dir), flags) {
-            // A whiteout in the place of a directory is no directory.
             Err(Errno::ENOENT | Errno::ENOTDIR) => self.implicit_directory(dir, entry)?,
             result => result.map_err(failed("find the directory of", entry))?,
         };
@@ -247,11 +246,12 @@ impl Writer {
         for file in dir.as_bytes().split(|byte| *byte == b'/') {
             name = name.join(file);
             let mut opened = open_beneath(self.root.as_fd(), name.as_bytes(), flags);
-            let missing = match &opened {
-                Err(Errno::ENOENT) => true,
-                Err(Errno::ENOTDIR) => self.whiteouts.contains(&name),
-                _ => false,
-            };
+            let missing = matches!(opened, Err(Errno::ENOENT | Errno::ENOTDIR))
+                && match stat_at(&fd, file) {
+                    // A whiteout in the place of a directory is no directory.
+                    Ok(there) => is_whiteout(&there),
+                    Err(errno) => errno == Errno::ENOENT,
+                };
             if missing {
                 self.make_directory(&name, &fd, file, entry)?;
                 self.remember(&name, entry)?;
