@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rcd_runtime::{Exit, ProcessKey};
-use rcd_store::record::ContainerRecord;
+use rcd_store::ContainerRecord;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{Error, Result};

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rcd_store::record::{ContainerConfig, ContainerRecord, ContainerStatus, ImageRecord, NetworkMode};
+use rcd_store::{ContainerConfig, ContainerRecord, ContainerStatus, ImageRecord, NetworkMode};
 use rcd_store::{Durability, Store};
 use tokio::sync::oneshot;
 
@@ -324,8 +324,8 @@ mod tests {
         check_field("binds", |r| r.binds.push(bind("/x", "/")));
     }
 
-    fn bind(source: &str, target: &str) -> rcd_store::record::Bind {
-        rcd_store::record::Bind {
+    fn bind(source: &str, target: &str) -> rcd_store::Bind {
+        rcd_store::Bind {
             source: source.to_owned(),
             target: target.to_owned(),
             ..Default::default()

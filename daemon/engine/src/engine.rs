@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcd_registry::Registry;
 use rcd_runtime::{ContainerOptions, Event};
-use rcd_store::record::{ContainerConfig, ContainerRecord};
+use rcd_store::{ContainerConfig, ContainerRecord};
 use rcd_store::{Durability, Store};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

@@ -221,6 +221,17 @@ impl Error {
     }
 }
 
+/// What `rc` exits with when the engine, and not the program, is at fault. Docker's.
+const EXIT_CODE_ENGINE: i32 = 125;
+
+/// What `rc run` and `rc exec` exit with after `error`.
+pub(crate) fn exit_code(error: &rcd_runtime::Error) -> i32 {
+    match error {
+        rcd_runtime::Error::Start { exit_code, .. } => *exit_code,
+        _ => EXIT_CODE_ENGINE,
+    }
+}
+
 /// An error and its causes in one line, as it is kept and shown: `what: why: why`.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -9,7 +9,7 @@ use crate::container::exec::{Exec, ExecSession};
 use crate::container::lifecycle::{Admission, Request, admit};
 use crate::container::start::exec_options;
 use crate::engine::{Engine, Shared};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, exit_code};
 use crate::names::random_id;
 use crate::tables::EXECS_MAX;
 use crate::types::ExecRequest;
@@ -17,9 +17,6 @@ use crate::types::ExecRequest;
 /// How long an ended exec can be asked for: a client whose connection broke comes back for its exit
 /// code.
 const ENDED_S_MAX: u64 = 60;
-
-/// Exit code of `rc exec` when the engine is at fault.
-const EXIT_CODE_ENGINE: i32 = 125;
 
 impl Engine {
     /// Runs a process in a running container. Returns its exec id.
@@ -47,7 +44,7 @@ impl Engine {
             Err(source) => Err(Error::ExecFailed {
                 container: container.name().to_owned(),
                 program,
-                exit_code: source.exit_code().unwrap_or(EXIT_CODE_ENGINE),
+                exit_code: exit_code(&source),
                 source,
             }),
         };

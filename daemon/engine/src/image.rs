@@ -9,7 +9,7 @@ pub(crate) mod remove;
 
 use std::sync::Arc;
 
-use rcd_store::record::ImageRecord;
+use rcd_store::ImageRecord;
 
 use crate::engine::{Engine, Shared};
 use crate::error::{Error, Result};

@@ -29,6 +29,7 @@ mod failpoint;
 mod image;
 mod names;
 mod platform;
+mod readiness;
 mod reconcile;
 mod recorder;
 mod tables;

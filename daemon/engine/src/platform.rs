@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use futures_util::future::BoxFuture;
 use rcd_runtime::{ContainerOptions, ExecOptions, Process, ProcessKey, RootfsOptions, Slot};
 use rcd_store::ContainerDirs;
-use rcd_store::record::{ContainerConfig, ContainerRecord, NetworkMode};
+use rcd_store::{ContainerConfig, ContainerRecord, NetworkMode};
 
 /// Result of a runtime call.
 pub type RuntimeResult<T> = Result<T, rcd_runtime::Error>;

@@ -13,11 +13,12 @@
 //! | nothing | a process | nobody owns it: killed, acknowledged |
 
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rcd_runtime::{Event, Process};
 use rcd_store::Durability;
-use rcd_store::record::{ContainerRecord, ContainerStatus};
+use rcd_store::{ContainerRecord, ContainerStatus};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::container::driver::Driver;
@@ -147,7 +148,7 @@ pub(crate) fn view_of(record: &ContainerRecord) -> View {
 async fn end_orphan(shared: &Arc<Shared>, process: Process) {
     tracing::warn!(container.id = process.key.container, "a process without a record is ended");
     if let Some(pidfd) = &process.pidfd {
-        let _ = rcd_sys::pidfd::send_signal(pidfd, nix::sys::signal::SIGKILL as i32);
+        let _ = rcd_sys::pidfd::send_signal(pidfd.as_fd(), nix::sys::signal::SIGKILL as i32);
     }
     if process.exit.is_some() {
         shared.runtime.acknowledge(process.key).await;
@@ -165,7 +166,8 @@ fn take_up_exec(shared: &Arc<Shared>, process: Process) {
     shared.tasks.spawn(exec.discard_after(patience));
 }
 
-/// Hands the runtime's events to whom they concern.
+/// Hands the runtime's events to whom they concern. Never waits for the runtime, which may be
+/// waiting for its events to be taken.
 async fn dispatch(
     shared: Arc<Shared>,
     mut events: mpsc::Receiver<Event>,
@@ -183,20 +185,20 @@ async fn dispatch(
         }
     }
     for event in early {
-        handle(&shared, event).await;
+        handle(&shared, event);
     }
     loop {
         tokio::select! {
             () = shared.shutdown.cancelled() => return,
             event = events.recv() => match event {
-                Some(event) => handle(&shared, event).await,
+                Some(event) => handle(&shared, event),
                 None => return,
             },
         }
     }
 }
 
-async fn handle(shared: &Arc<Shared>, event: Event) {
+fn handle(shared: &Arc<Shared>, event: Event) {
     match event {
         Event::Exited { key, exit } if key.exec.is_some() => execs::ended(shared, key, exit),
         Event::Exited { key, exit } => {
@@ -204,7 +206,10 @@ async fn handle(shared: &Arc<Shared>, event: Event) {
             match container {
                 Some(container) => container.report_exit(exit),
                 // An orphan that was just ended, or one whose start was abandoned.
-                None => shared.runtime.acknowledge(key).await,
+                None => {
+                    let runtime = Arc::clone(&shared.runtime);
+                    shared.tasks.spawn(async move { runtime.acknowledge(key).await });
+                }
             }
         }
         Event::HolderStopping => tracing::warn!("the holder is stopping all containers"),

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use rcd_runtime::ProcessKey;
-use rcd_store::record::{ContainerRecord, ContainerStatus};
+use rcd_store::{ContainerRecord, ContainerStatus};
 use rcd_store::{Durability, Store};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -80,7 +80,7 @@ fn write(store: &Store, batch: Vec<Entry>) -> Vec<ProcessKey> {
     let mut written = Vec::new();
     for (number, entry) in batch.into_iter().enumerate() {
         let durability = if number == last { Durability::Written } else { Durability::Relaxed };
-        match store.update_container(&entry.record, durability) {
+        match store.put_container(&entry.record, durability) {
             Ok(()) => written.extend(entry.acknowledge),
             Err(error) => tracing::error!(
                 container.id = entry.record.id,

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rcd_store::record::ImageRecord;
+use rcd_store::ImageRecord;
 
 use crate::container::Container;
 use crate::container::exec::Exec;

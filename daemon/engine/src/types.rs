@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rcd_store::record::{Bind, ContainerRecord, ImageRecord, NetworkMode};
+use rcd_store::{Bind, ContainerRecord, ImageRecord, NetworkMode};
 
 use crate::container::lifecycle::Phase;
 

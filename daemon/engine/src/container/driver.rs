@@ -10,12 +10,13 @@
 //! exit again. A container with `--rm` leaves the table before anybody hears of its end, so that its
 //! name is free when `rc run` returns; its files go afterwards.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rcd_runtime::{Exit, Process};
 use rcd_store::Durability;
-use rcd_store::record::ContainerStatus;
+use rcd_store::ContainerStatus;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -25,16 +26,13 @@ use super::lifecycle::{Admission, Phase, Request, admit};
 use super::log::{Sources, pump};
 use super::{Answer, Command, Container, DriverEnds};
 use crate::engine::Shared;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, exit_code};
 use crate::failpoint;
 use crate::types::View;
 
 /// How long the end of a container waits for its output to be drained. Its pipes have no writers
 /// by then, so this is the disk's time.
 const DRAIN_MS_MAX: u64 = 10_000;
-
-/// What `rc run` exits with when the engine, not the program, is at fault.
-const EXIT_CODE_ENGINE: i32 = 125;
 
 /// A run of a container's first process.
 #[derive(Debug)]
@@ -153,7 +151,7 @@ impl Driver {
     }
 
     fn start_failed(&mut self, source: rcd_runtime::Error) -> Error {
-        let exit_code = source.exit_code().unwrap_or(EXIT_CODE_ENGINE);
+        let exit_code = exit_code(&source);
         let message = crate::error::chain(&source);
         self.container.log.set_live(false);
         self.set(|view| {
@@ -253,9 +251,9 @@ impl Driver {
     fn signal(&self, signal: i32) -> Result<()> {
         let pidfd = self.run.as_ref().and_then(|run| run.pidfd.as_ref());
         let Some(pidfd) = pidfd else { return Ok(()) };
-        match rcd_sys::pidfd::send_signal(pidfd, signal) {
+        match rcd_sys::pidfd::send_signal(pidfd.as_fd(), signal) {
             // It has ended already; its exit is on the way.
-            Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+            Ok(()) | Err(rcd_sys::error::Errno::ESRCH) => Ok(()),
             Err(e) => {
                 let what = format!("send signal {signal} to container {}", self.container.name());
                 Err(Error::io(what)(e.into()))

@@ -13,12 +13,13 @@ use nix::errno::Errno;
 use rcd_runtime::{Exit, ProcessKey, Stdio};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
+use tokio::sync::watch as channel;
 
 use super::attach::{Input, Target};
 use super::io::Io;
 use crate::engine::Shared;
 use crate::error::{Error, Result};
+use crate::readiness::watch;
 use crate::types::Output;
 
 /// The most bytes read at once.
@@ -40,7 +41,7 @@ pub(crate) fn reattach_patience() -> Duration {
 #[derive(Debug)]
 pub(crate) struct Exec {
     pub(crate) key: ProcessKey,
-    pub(crate) exit: watch::Sender<Option<Exit>>,
+    pub(crate) exit: channel::Sender<Option<Exit>>,
     parts: Mutex<Parts>,
 }
 
@@ -61,7 +62,7 @@ impl Exec {
     pub(crate) fn new(key: ProcessKey) -> Arc<Exec> {
         Arc::new(Exec {
             key,
-            exit: watch::Sender::new(None),
+            exit: channel::Sender::new(None),
             parts: Mutex::new(Parts::default()),
         })
     }
@@ -69,12 +70,12 @@ impl Exec {
     /// Takes charge of the process's stdio.
     pub(crate) fn take_up(&self, stdio: Stdio) -> Result<()> {
         let failed = |e| Error::io("watch an exec's output")(e);
-        let watch = |fd: Option<OwnedFd>| {
-            fd.map(|fd| AsyncFd::with_interest(fd, Interest::READABLE)).transpose()
+        let open = |fd: Option<OwnedFd>| {
+            fd.map(|fd| watch(fd, Interest::READABLE)).transpose()
         };
         let terminal = stdio.pty.as_ref().map(OwnedFd::try_clone).transpose().map_err(failed)?;
-        let stdout = watch(terminal.or(stdio.stdout)).map_err(failed)?;
-        let stderr = watch(stdio.stderr).map_err(failed)?;
+        let stdout = open(terminal.or(stdio.stdout)).map_err(failed)?;
+        let stderr = open(stdio.stderr).map_err(failed)?;
         let io = Io::new(self.key.clone(), stdio.stdin, stdio.pty).map_err(failed)?;
         *self.parts() = Parts { io: Some(io), outputs: Some(Outputs { stdout, stderr }) };
         Ok(())
@@ -184,7 +185,7 @@ pub struct ExecSession {
     shared: Arc<Shared>,
     outputs: Outputs,
     io: Option<Arc<Io>>,
-    exit: watch::Receiver<Option<Exit>>,
+    exit: channel::Receiver<Option<Exit>>,
     buffer: Vec<u8>,
 }
 

@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::error::{Error, Result};
 use crate::platform::Runtime;
+use crate::readiness::watch;
 
 /// Where input goes and what terminal there is.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl Io {
         pty: Option<OwnedFd>,
     ) -> io::Result<Arc<Io>> {
         let register = |fd: Option<OwnedFd>| -> io::Result<Option<Arc<AsyncFd<OwnedFd>>>> {
-            fd.map(|fd| AsyncFd::with_interest(fd, Interest::WRITABLE).map(Arc::new)).transpose()
+            fd.map(|fd| watch(fd, Interest::WRITABLE).map(Arc::new)).transpose()
         };
         let pty = register(pty)?;
         let stdin = match &pty {

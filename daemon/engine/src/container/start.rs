@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rcd_runtime::{BindOptions, ContainerOptions, EtcFiles, ExecOptions, ProcessOptions};
 use rcd_store::ContainerDirs;
-use rcd_store::record::{ContainerRecord, NetworkMode};
+use rcd_store::{ContainerRecord, NetworkMode};
 
 use crate::names::short_id;
 use crate::platform::{Network, Rootfs};

@@ -11,7 +11,7 @@ use rcd_store::{LayerSource, UnpackedLayer};
 use tokio::sync::mpsc;
 
 use crate::engine::Shared;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Pieces that may wait for the unpacking thread; each is as large as it came from the socket, some
 /// 16 KiB.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rcd_registry::Reference;
-use rcd_store::record::ImageRecord;
+use rcd_store::ImageRecord;
 
 use crate::error::{Error, Result};
 use crate::names::is_id_prefix;

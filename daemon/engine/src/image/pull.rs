@@ -207,6 +207,8 @@ async fn fetch_layer(
     progress.layers[index].set(LayerState::Pulling);
     let (pipe, reader) = layers::pipe();
     let fetched = async {
+        // Dropped at the end whatever happens: the reader must not wait for a sender that is done.
+        let pipe = pipe;
         let mut bytes = shared.registry.layer(resolved, index).await?;
         while let Some(piece) = bytes.next().await {
             let piece = piece?;
@@ -217,11 +219,6 @@ async fn fetch_layer(
         }
         pipe.end().await;
         Ok::<(), rcd_registry::Error>(())
-    };
-    let fetched = async {
-        let fetched = fetched.await;
-        drop(pipe);
-        fetched
     };
     let (fetched, unpacked) = tokio::join!(fetched, layers::unpack(shared, reader, source(layer)));
     // What the registry did wrong explains what the unpacking then met.

@@ -6,7 +6,7 @@ use oci_spec::image::{
     Arch, Config, ConfigBuilder, DescriptorBuilder, Digest, ImageConfiguration,
     ImageConfigurationBuilder, ImageManifestBuilder, MediaType, Os, RootFsBuilder,
 };
-use rcd_store::record::ImageRecord;
+use rcd_store::ImageRecord;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};

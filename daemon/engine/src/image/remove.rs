@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rcd_registry::Reference;
-use rcd_store::record::ImageRecord;
+use rcd_store::ImageRecord;
 
 use super::lookup;
 use crate::container::Container;
@@ -117,7 +117,7 @@ async fn delete(shared: &Arc<Shared>, image: &ImageRecord) -> Result<()> {
     };
     // With an import under way, the next removal collects.
     if let Some(in_use) = in_use {
-        shared.with_store("collect layers", move |store| store.collect_layers(&in_use)).await?;
+        shared.with_store("collect layers", move |store| store.collect_layers(&in_use).map(drop)).await?;
         shared.empty_trash();
     }
     Ok(())

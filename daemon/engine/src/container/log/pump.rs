@@ -15,6 +15,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::{Log, Stream, blocking};
+use crate::readiness::watch;
 
 /// How many bytes one splice takes from a terminal. Its buffer in the kernel is 4 KiB a piece.
 const TERMINAL_BYTES_MAX: usize = 64 << 10;
@@ -62,7 +63,7 @@ pub(crate) async fn pump(log: Arc<Log>, sources: Sources) -> io::Result<()> {
 }
 
 async fn pump_pipe(log: Arc<Log>, stream: Stream, pipe: OwnedFd) -> io::Result<()> {
-    let pipe = Arc::new(AsyncFd::with_interest(pipe, Interest::READABLE)?);
+    let pipe = Arc::new(watch(pipe, Interest::READABLE)?);
     loop {
         let mut ready = pipe.readable().await?;
         if ready.ready().is_read_closed() && is_drained(&pipe)? {
@@ -86,7 +87,7 @@ async fn pump_terminal(
 ) -> io::Result<()> {
     // A daemon that was killed may have left bytes in the relay.
     drain_relay(&log, &relay).await?;
-    let pty = Arc::new(AsyncFd::with_interest(pty, Interest::READABLE)?);
+    let pty = Arc::new(watch(pty, Interest::READABLE)?);
     loop {
         let mut ready = pty.readable().await?;
         let flags = SpliceFFlags::SPLICE_F_NONBLOCK;

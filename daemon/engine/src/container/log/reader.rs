@@ -181,9 +181,13 @@ fn locate(files: &Files, position: Position) -> io::Result<Cursor> {
 /// The first record with bytes at or after the wanted offsets: found from the end, where clients
 /// that come back are.
 fn first_record_past(files: &Files, mut wanted: Cursor, records: u64) -> io::Result<u64> {
-    let (mut stdout_found, mut stderr_found) = (wanted.stdout == 0, wanted.stderr == 0);
+    let mut stdout_found = wanted.stdout >= files.end(Stream::Stdout);
+    let mut stderr_found = wanted.stderr >= files.end(Stream::Stderr);
+    if stdout_found && stderr_found {
+        return Ok(records);
+    }
     let mut upper = records;
-    while upper > 0 && !(stdout_found && stderr_found) {
+    while upper > 0 {
         let lower = upper.saturating_sub(RECORDS_BATCH as u64);
         for record in files.records(lower, (upper - lower) as usize)?.iter().rev() {
             let before = record.end() <= *wanted.of(record.stream);
