@@ -1,0 +1,106 @@
+//! `rc exec`.
+
+use rcd_tests::{Daemon, Environment, Service, Terminal, harness::Verdict};
+
+use crate::support::{assert_code, assert_refused, busybox, finish, spawn};
+
+fn sleeper(environment: &Environment) -> rcd_tests::Result<Service> {
+    let rcd = busybox(environment)?;
+    let run = [
+        "run", "-d", "--name", "a", "-e", "A=1", "-w", "/var", "busybox", "sleep", "1000",
+    ];
+    rcd.rc_ok(&run)?;
+    Ok(rcd)
+}
+
+pub(crate) fn runs_in_the_container(environment: &Environment) -> Verdict {
+    let rcd = sleeper(environment)?;
+    let script = "echo $A; pwd; echo x >/made";
+    assert_eq!(rcd.rc_ok(&["exec", "a", "sh", "-c", script])?, "1\n/var");
+    let exec = [
+        "exec",
+        "-e",
+        "A=2",
+        "-w",
+        "/tmp",
+        "-u",
+        "app",
+        "a",
+        "sh",
+        "-c",
+        "echo $A; pwd; id -u",
+    ];
+    assert_eq!(rcd.rc_ok(&exec)?, "2\n/tmp\n1000");
+    assert_eq!(rcd.rc_ok(&["exec", "a", "cat", "/made"])?, "x");
+    Ok(())
+}
+
+pub(crate) fn exit_codes_and_errors(environment: &Environment) -> Verdict {
+    let rcd = sleeper(environment)?;
+    assert_code(&rcd.rc(&["exec", "a", "sh", "-c", "exit 9"]), 9);
+    assert_code(&rcd.rc(&["exec", "a", "no-such-program"]), 127);
+    assert_code(&rcd.rc(&["exec", "a", "/etc/not-a-program"]), 126);
+    assert_refused(
+        &rcd.rc(&["exec", "nobody", "true"]),
+        1,
+        &["no such container", "nobody"],
+    );
+    rcd.rc_ok(&["kill", "a"])?;
+    rcd.rc_ok(&["wait", "a"])?;
+    assert_refused(&rcd.rc(&["exec", "a", "true"]), 1, &["not running"]);
+    Ok(())
+}
+
+pub(crate) fn sees_the_containers_processes(environment: &Environment) -> Verdict {
+    let rcd = sleeper(environment)?;
+    assert_eq!(rcd.rc_ok(&["exec", "a", "cat", "/proc/1/comm"])?, "sleep");
+    let namespaces = [
+        "exec",
+        "a",
+        "readlink",
+        "/proc/1/ns/net",
+        "/proc/self/ns/net",
+    ];
+    let output = rcd.rc_ok(&namespaces)?;
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines[0], lines[1]);
+    Ok(())
+}
+
+pub(crate) fn takes_stdin(environment: &Environment) -> Verdict {
+    let rcd = sleeper(environment)?;
+    let output = rcd
+        .sandbox()
+        .rc_with_input(&["exec", "-i", "a", "cat"], b"through\n");
+    assert_code(&output, 0);
+    assert_eq!(output.stdout, "through\n");
+    Ok(())
+}
+
+pub(crate) fn has_a_terminal(environment: &Environment) -> Verdict {
+    let rcd = sleeper(environment)?;
+    let mut terminal = Terminal::start(&rcd.sandbox().rc_command(&["exec", "-it", "a", "sh"]))?;
+    terminal.expect("# ")?;
+    terminal.send("tty; stty size\n")?;
+    terminal.expect("/dev/pts/")?;
+    terminal.expect("24 80")?;
+    terminal.send("exit 4\n")?;
+    assert_eq!(terminal.wait()?, 4);
+    Ok(())
+}
+
+pub(crate) fn ends_with_the_container(environment: &Environment) -> Verdict {
+    let rcd = sleeper(environment)?;
+    let client = spawn(&rcd, &["exec", "a", "sh", "-c", "echo up; sleep 1000"])?;
+    rcd_tests::command::until(20, "the exec", || {
+        rcd.rc(&["exec", "a", "pgrep", "-f", "sleep 1000"])
+            .stdout
+            .lines()
+            .nth(1)
+            .map(drop)
+    })?;
+    rcd.rc_ok(&["kill", "a"])?;
+    let (code, _, stderr) = finish(client)?;
+    assert_eq!(code, 137, "{stderr}");
+    Ok(())
+}
