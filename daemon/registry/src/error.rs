@@ -32,7 +32,7 @@ pub enum Error {
     #[error("cannot pull {reference}: no answer from {host}: {reason}")]
     Unreachable {
         /// What was being pulled.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Host and port.
         host: String,
         /// The failure in short, and what to do.
@@ -45,7 +45,7 @@ pub enum Error {
     #[error("cannot pull {reference}: {host} sent nothing for {seconds} s while serving {object}")]
     Stalled {
         /// What was being pulled.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Host and port.
         host: String,
         /// Manifest, config or layer.
@@ -57,7 +57,7 @@ pub enum Error {
     #[error("cannot pull {reference}: transfer of {object} from {host} broke {attempts} times")]
     Broken {
         /// What was being pulled.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Host and port.
         host: String,
         /// Manifest, config or layer.
@@ -75,7 +75,7 @@ pub enum Error {
     )]
     NotFound {
         /// What was being pulled.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Host and port.
         host: String,
         /// Manifest, config or layer.
@@ -91,7 +91,7 @@ pub enum Error {
     )]
     Unauthorized {
         /// What was being pulled.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Host and port.
         host: String,
         /// HTTP status.
@@ -106,7 +106,7 @@ pub enum Error {
     )]
     Status {
         /// What was being pulled.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Host and port.
         host: String,
         /// Manifest, config or layer.
@@ -120,7 +120,7 @@ pub enum Error {
     #[error("cannot pull {reference}: {host} sent a bad answer for {object}: {reason}")]
     Protocol {
         /// What was being pulled.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Host and port.
         host: String,
         /// Manifest, config, layer or token.
@@ -132,7 +132,7 @@ pub enum Error {
     #[error("cannot use {object} of {reference}: {reason}")]
     Manifest {
         /// What was being pulled.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Manifest or config, with its digest where known.
         object: String,
         /// What is wrong with it.
@@ -144,7 +144,7 @@ pub enum Error {
     )]
     Corrupt {
         /// What was being pulled.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Host and port.
         host: String,
         /// Manifest, config or layer.
@@ -158,7 +158,7 @@ pub enum Error {
     #[error("cannot pull {reference}: {object} has more than {bytes_max} bytes")]
     TooLarge {
         /// What was being pulled.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Manifest, config or token.
         object: String,
         /// The limit in bytes.
@@ -168,7 +168,7 @@ pub enum Error {
     #[error("{reference} has no image for {wanted}; it has {}", available.join(", "))]
     NoPlatform {
         /// What was being pulled.
-        reference: Reference,
+        reference: Box<Reference>,
         /// The platform asked for.
         wanted: String,
         /// Those that there are.

@@ -9,7 +9,6 @@
 //! loopback services.
 
 use std::collections::HashMap;
-use std::error::Error as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +18,7 @@ use serde::Deserialize;
 
 use crate::auth::{self, Challenge, Credentials};
 use crate::config::{Config, is_loopback};
+use crate::failure::{Subject, broken, is_transient, protocol, registry_message, unreachable};
 use crate::{Error, Reference};
 
 /// Connections made for one object without progress before it is given up.
@@ -33,18 +33,8 @@ const TOKEN_BYTES_MAX: u64 = 1 << 20;
 /// How much of an error's body is read, in bytes.
 const ERROR_BYTES_MAX: u64 = 16 << 10;
 
-/// How much of a registry's own words an error repeats, in characters.
-const MESSAGE_CHARS_MAX: usize = 200;
-
 /// Repositories whose authorization is remembered.
 const AUTHORIZATIONS_MAX: usize = 256;
-
-/// What a request is about, for errors.
-#[derive(Debug, Clone)]
-pub(crate) struct Subject {
-    pub(crate) reference: Reference,
-    pub(crate) object: String,
-}
 
 /// A path within a repository, and how to ask for it.
 #[derive(Debug, Clone, Copy)]
@@ -506,111 +496,11 @@ impl Http {
     }
 }
 
-/// Whether a repetition may help: a broken or stalled answer, a busy or failing server.
-fn is_transient(error: &Error) -> bool {
-    match error {
-        Error::Broken { .. } | Error::Stalled { .. } => true,
-        Error::Status { status, .. } => *status == 429 || *status == 408 || *status >= 500,
-        _ => false,
-    }
-}
-
-pub(crate) fn protocol(subject: &Subject, reason: &str) -> Error {
-    let Subject { reference, object } = subject.clone();
-    let host = reference.host().to_owned();
-    Error::Protocol {
-        reference,
-        host,
-        object,
-        reason: reason.to_owned(),
-    }
-}
-
-pub(crate) fn broken(subject: &Subject, attempts: u32, source: Option<reqwest::Error>) -> Error {
-    let Subject { reference, object } = subject.clone();
-    let host = reference.host().to_owned();
-    Error::Broken {
-        reference,
-        host,
-        object,
-        attempts,
-        source: source.map(reqwest::Error::without_url),
-    }
-}
-
-fn unreachable(subject: &Subject, source: reqwest::Error) -> Error {
-    let reference = subject.reference.clone();
-    let host = reference.host().to_owned();
-    let reason = reason(&source);
-    Error::Unreachable {
-        reference,
-        host,
-        reason,
-        source: source.without_url(),
-    }
-}
-
-/// A failed connection in the user's terms.
-fn reason(error: &reqwest::Error) -> &'static str {
-    if error.is_timeout() {
-        return "the connection timed out (check the network)";
-    }
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if error.is::<rustls::Error>() {
-            return "its TLS certificate is not accepted (trust its CA, or list it as insecure)";
-        }
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            match io.kind() {
-                std::io::ErrorKind::ConnectionRefused => {
-                    return "connection refused (is the registry running, and the port right?)";
-                }
-                std::io::ErrorKind::NetworkUnreachable | std::io::ErrorKind::HostUnreachable => {
-                    return "no route to it (check the network)";
-                }
-                _ => {}
-            }
-            if io
-                .get_ref()
-                .is_some_and(|inner| inner.is::<rustls::Error>())
-            {
-                return "its TLS certificate is not accepted (trust its CA, or list it as insecure)";
-            }
-        }
-        if error.to_string().starts_with("dns error") {
-            return "its name cannot be resolved (check the name and the network)";
-        }
-        cause = error.source();
-    }
-    "the connection failed"
-}
-
 /// `host[:port]` of a URL.
 fn host_and_port(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port()
         .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-/// The first error message of a registry's JSON, made harmless for terminals.
-fn registry_message(body: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Envelope {
-        errors: Vec<Entry>,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        #[serde(default)]
-        message: String,
-    }
-    let envelope: Option<Envelope> = serde_json::from_slice(body).ok();
-    let first = envelope.and_then(|envelope| envelope.errors.into_iter().next());
-    let message = first.map(|entry| entry.message).unwrap_or_default();
-    message
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MESSAGE_CHARS_MAX)
-        .collect()
 }
 
 /// Basic authorization (RFC 7617).

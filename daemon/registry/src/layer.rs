@@ -6,7 +6,8 @@ use futures_util::{Stream, StreamExt};
 use reqwest::{Response, StatusCode};
 use sha2::{Digest, Sha256};
 
-use crate::http::{ATTEMPTS_MAX, Http, Request, Subject, broken, protocol};
+use crate::failure::{Subject, broken, protocol};
+use crate::http::{ATTEMPTS_MAX, Http, Request};
 use crate::manifest::Layer;
 use crate::registry::{corrupt, digest_text};
 use crate::{Error, Reference};
@@ -50,7 +51,7 @@ pub(crate) fn stream(
     let transfer = Transfer {
         http,
         subject: Subject {
-            reference,
+            reference: Box::new(reference),
             object: format!("layer {}", layer.digest),
         },
         path: format!("blobs/{}", layer.digest),

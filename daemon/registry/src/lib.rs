@@ -15,6 +15,7 @@
 mod auth;
 mod config;
 mod error;
+mod failure;
 mod http;
 mod layer;
 mod manifest;

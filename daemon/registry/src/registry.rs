@@ -5,7 +5,8 @@ use futures_util::Stream;
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
-use crate::http::{Http, Request, Subject};
+use crate::failure::Subject;
+use crate::http::{Http, Request};
 use crate::manifest::{self, CONFIG_BYTES_MAX, Descriptor, Document, Layer, MANIFEST_BYTES_MAX};
 use crate::platform::Platform;
 use crate::{Error, Reference, layer};
@@ -125,7 +126,7 @@ impl Registry {
             Document::Index(entries) => entries,
         };
         let chosen = manifest::choose(&entries, wish).map_err(|available| Error::NoPlatform {
-            reference: reference.clone(),
+            reference: Box::new(reference.clone()),
             wanted: wish.to_string(),
             available,
         })?;
@@ -177,7 +178,7 @@ pub(crate) fn digest_text(hash: Sha256) -> String {
 
 fn subject(reference: &Reference, object: &str) -> Subject {
     Subject {
-        reference: reference.clone(),
+        reference: Box::new(reference.clone()),
         object: object.to_owned(),
     }
 }
@@ -246,7 +247,7 @@ fn check_platform(reference: &Reference, config: &[u8], wish: &Platform) -> Resu
     }
     let (wanted, available) = (wish.to_string(), vec![platform.to_string()]);
     Err(Error::NoPlatform {
-        reference: reference.clone(),
+        reference: Box::new(reference.clone()),
         wanted,
         available,
     })
