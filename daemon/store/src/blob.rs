@@ -22,7 +22,11 @@ pub(crate) fn put(root: &Root, digest: &str, bytes: &[u8]) -> Result<()> {
     let hex = digest::hex(digest)?;
     let size = bytes.len() as u64;
     if size > BLOB_BYTES_MAX {
-        return Err(Error::BlobTooLarge { digest: digest.to_owned(), size, max: BLOB_BYTES_MAX });
+        return Err(Error::BlobTooLarge {
+            digest: digest.to_owned(),
+            size,
+            max: BLOB_BYTES_MAX,
+        });
     }
     verify(digest, bytes)?;
     disk::write_file(&root.folder(FOLDER), hex, bytes, Sync::Yes)
@@ -30,7 +34,9 @@ pub(crate) fn put(root: &Root, digest: &str, bytes: &[u8]) -> Result<()> {
 
 /// A blob, verified again; none if it is not here.
 pub(crate) fn get(root: &Root, digest: &str) -> Result<Option<Vec<u8>>> {
-    let Some(bytes) = disk::read_file(&path(root, digest)?)? else { return Ok(None) };
+    let Some(bytes) = disk::read_file(&path(root, digest)?)? else {
+        return Ok(None);
+    };
     verify(digest, &bytes)?;
     Ok(Some(bytes))
 }
@@ -40,7 +46,8 @@ pub(crate) fn collect(root: &Root, in_use: &[String]) -> Result<Vec<String>> {
     let mut removed = Vec::new();
     for name in disk::names(&root.folder(FOLDER))? {
         let digest = format!("sha256:{name}");
-        if digest::is_hex(&name) && !in_use.contains(&digest) && trash::throw(root, FOLDER, &name)? {
+        if digest::is_hex(&name) && !in_use.contains(&digest) && trash::throw(root, FOLDER, &name)?
+        {
             removed.push(digest);
         }
     }
@@ -52,6 +59,10 @@ fn verify(digest: &str, bytes: &[u8]) -> Result<()> {
     if found == digest {
         Ok(())
     } else {
-        Err(Error::DigestMismatch { what: "blob", expected: digest.to_owned(), found })
+        Err(Error::DigestMismatch {
+            what: "blob",
+            expected: digest.to_owned(),
+            found,
+        })
     }
 }

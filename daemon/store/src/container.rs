@@ -78,7 +78,10 @@ pub(crate) fn create_dirs(root: &Root, id: &str) -> Result<ContainerDirs> {
 
 fn make_dirs(staging: &Path) -> Result<()> {
     let make = |path: &Path| {
-        DirBuilder::new().mode(0o700).create(path).map_err(io_error("create", path))
+        DirBuilder::new()
+            .mode(0o700)
+            .create(path)
+            .map_err(io_error("create", path))
     };
     make(staging)?;
     for name in ["upper", "work", "log", "files"] {
@@ -109,13 +112,20 @@ pub(crate) fn write_config(root: &Root, record: &ContainerRecord, sync: Sync) ->
     }
     let path = ensure_dir(root, &record.id)?;
     let bytes = envelope::encode(record, &format!("container {}", record.id))?;
-    disk::write_file(&path, "config.json", &bytes, sync)?;
-    if sync == Sync::Yes { disk::sync_dir(&root.folder(FOLDER)) } else { Ok(()) }
+    // Staged where an open looks for what was not finished.
+    disk::write_file_by_way_of(&root.folder(FOLDER), &path, "config.json", &bytes, sync)?;
+    if sync == Sync::Yes {
+        disk::sync_dir(&root.folder(FOLDER))
+    } else {
+        Ok(())
+    }
 }
 
 /// Reads `config.json`; none if there is none.
 pub(crate) fn read_config(root: &Root, id: &str) -> Result<Option<ContainerRecord>> {
     let path = root.folder(FOLDER).join(id).join("config.json");
     let what = path.display().to_string();
-    disk::read_file(&path)?.map(|bytes| envelope::decode(&bytes, &what)).transpose()
+    disk::read_file(&path)?
+        .map(|bytes| envelope::decode(&bytes, &what))
+        .transpose()
 }

@@ -12,12 +12,17 @@ pub(crate) fn hex(digest: &str) -> Result<&str> {
     digest
         .strip_prefix("sha256:")
         .filter(|hex| is_hex(hex))
-        .ok_or_else(|| Error::InvalidDigest { digest: digest.to_owned() })
+        .ok_or_else(|| Error::InvalidDigest {
+            digest: digest.to_owned(),
+        })
 }
 
 /// Whether these are the digits of a digest.
 pub(crate) fn is_hex(text: &str) -> bool {
-    text.len() == HEX_LEN && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.len() == HEX_LEN
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Digest of `bytes`.
@@ -39,7 +44,14 @@ mod tests {
         let empty = of(b"");
         let digits = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(hex(&empty).unwrap(), digits);
-        for bad in ["", "sha256:", "sha256:../..", "sha512:00", digits, &empty.to_uppercase()] {
+        for bad in [
+            "",
+            "sha256:",
+            "sha256:../..",
+            "sha512:00",
+            digits,
+            &empty.to_uppercase(),
+        ] {
             assert!(hex(bad).is_err(), "{bad}");
         }
         assert!(hex(&format!("{empty}0")).is_err());

@@ -4,18 +4,30 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Result, io_error};
 
 /// Prefix of everything that is not finished. Names of finished things never begin with a dot.
 pub(crate) const STAGING_PREFIX: &str = ".staging-";
 
-/// A name for something unfinished. Unique while the data directory is locked, which is as long as
-/// needed: what an earlier process left is removed at open.
+/// A name for something unfinished. Never used before in this data directory: what an earlier
+/// process left may still be there.
 pub(crate) fn staging_name() -> String {
+    static PROCESS: OnceLock<u128> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("{STAGING_PREFIX}{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    let process = PROCESS.get_or_init(|| {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_nanos()
+    });
+    format!(
+        "{STAGING_PREFIX}{process:x}-{}",
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// Whether a file written survives a power cut or only the death of this process.
@@ -29,17 +41,32 @@ pub(crate) enum Sync {
 
 /// Replaces the file `dir/name` by `bytes` in one step.
 pub(crate) fn write_file(dir: &Path, name: &str, bytes: &[u8], sync: Sync) -> Result<()> {
-    let staging = dir.join(staging_name());
+    write_file_by_way_of(dir, dir, name, bytes, sync)
+}
+
+/// As [`write_file`], staging in another directory of the same file system.
+pub(crate) fn write_file_by_way_of(
+    staging: &Path,
+    dir: &Path,
+    name: &str,
+    bytes: &[u8],
+    sync: Sync,
+) -> Result<()> {
+    let staging = staging.join(staging_name());
     let result = stage_file(&staging, bytes, sync).and_then(|()| {
         let path = dir.join(name);
         fs::rename(&staging, &path).map_err(io_error("create", path))
     });
     if result.is_err() {
-        // The first error is the one to tell; what is left is removed at the next open at the latest.
+        // The first error is the one to tell; what is left goes at the next open at the latest.
         let _ = fs::remove_file(&staging);
     }
     result?;
-    if sync == Sync::Yes { sync_dir(dir) } else { Ok(()) }
+    if sync == Sync::Yes {
+        sync_dir(dir)
+    } else {
+        Ok(())
+    }
 }
 
 fn stage_file(path: &Path, bytes: &[u8], sync: Sync) -> Result<()> {
@@ -58,7 +85,9 @@ fn stage_file(path: &Path, bytes: &[u8], sync: Sync) -> Result<()> {
 
 /// Makes the names in `dir` durable.
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", dir))
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(io_error("sync", dir))
 }
 
 /// Names in `dir`, without those that are not UTF-8: the store makes none.

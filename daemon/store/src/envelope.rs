@@ -30,17 +30,30 @@ struct Read<'a> {
 
 /// Encodes `record`; `what` names it in errors.
 pub(crate) fn encode<T: Serialize>(record: &T, what: &str) -> Result<Vec<u8>> {
-    serde_json::to_vec(&Written { schema: SCHEMA, record })
-        .map_err(|source| Error::Encode { what: what.to_owned(), source })
+    serde_json::to_vec(&Written {
+        schema: SCHEMA,
+        record,
+    })
+    .map_err(|source| Error::Encode {
+        what: what.to_owned(),
+        source,
+    })
 }
 
 /// Decodes what [`encode`] wrote; `what` names it in errors.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
-    let damaged = |source| Error::Damaged { what: what.to_owned(), source };
+    let damaged = |source| Error::Damaged {
+        what: what.to_owned(),
+        source,
+    };
     let read: Read<'_> = serde_json::from_slice(bytes).map_err(damaged)?;
     if read.schema > SCHEMA {
         let what = what.to_owned();
-        return Err(Error::NewerSchema { what, found: read.schema, known: SCHEMA });
+        return Err(Error::NewerSchema {
+            what,
+            found: read.schema,
+            known: SCHEMA,
+        });
     }
     serde_json::from_str(read.record.get()).map_err(damaged)
 }
@@ -54,9 +67,21 @@ mod tests {
         let row = encode(&7_u32, "row").unwrap();
         assert_eq!(decode::<u32>(&row, "row").unwrap(), 7);
         let newer = br#"{"schema":2,"record":{"unheard":"of"}}"#;
-        assert!(matches!(decode::<u32>(newer, "row"), Err(Error::NewerSchema { found: 2, .. })));
-        for bad in [&b""[..], b"{", b"{}", br#"{"schema":1,"record":"x"}"#, b"\xff"] {
-            assert!(matches!(decode::<u32>(bad, "row"), Err(Error::Damaged { .. })));
+        assert!(matches!(
+            decode::<u32>(newer, "row"),
+            Err(Error::NewerSchema { found: 2, .. })
+        ));
+        for bad in [
+            &b""[..],
+            b"{",
+            b"{}",
+            br#"{"schema":1,"record":"x"}"#,
+            b"\xff",
+        ] {
+            assert!(matches!(
+                decode::<u32>(bad, "row"),
+                Err(Error::Damaged { .. })
+            ));
         }
     }
 }

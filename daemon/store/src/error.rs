@@ -202,5 +202,9 @@ pub(crate) fn io_error<E: Into<io::Error>>(
     path: impl Into<PathBuf>,
 ) -> impl FnOnce(E) -> Error {
     let path = path.into();
-    move |source| Error::Io { action, path, source: source.into() }
+    move |source| Error::Io {
+        action,
+        path,
+        source: source.into(),
+    }
 }

@@ -28,7 +28,9 @@ pub(crate) fn remove(root: &Root, id: &str) -> Result<()> {
 pub(crate) fn read(root: &Root, id: &str) -> Result<Option<ImageRecord>> {
     let path = path(root, id)?;
     let what = path.display().to_string();
-    disk::read_file(&path)?.map(|bytes| envelope::decode(&bytes, &what)).transpose()
+    disk::read_file(&path)?
+        .map(|bytes| envelope::decode(&bytes, &what))
+        .transpose()
 }
 
 /// Ids of the images that have a file.
@@ -42,5 +44,7 @@ pub(crate) fn ids(root: &Root) -> Result<Vec<String>> {
 }
 
 fn path(root: &Root, id: &str) -> Result<PathBuf> {
-    Ok(root.folder(FOLDER).join(format!("{}.json", digest::hex(id)?)))
+    Ok(root
+        .folder(FOLDER)
+        .join(format!("{}.json", digest::hex(id)?)))
 }

@@ -26,13 +26,16 @@ use crate::root::Root;
 /// Gives the undescribed directories of an image's layers, lowest first, what lower layers say.
 pub(crate) fn adopt(root: &Root, diff_ids: &[String]) -> Result<()> {
     for (at, diff_id) in diff_ids.iter().enumerate() {
-        let Some(about) = layers::about(root, diff_id)? else { continue };
+        let Some(about) = layers::about(root, diff_id)? else {
+            continue;
+        };
         let upper = layers::path(root, diff_id);
         for dir in &about.implicit_dirs {
             for lower in diff_ids.iter().take(at).rev() {
                 let lower = layers::path(root, lower);
                 if let Some(found) = open(&lower, dir)? {
-                    adopt_one(&upper, dir, &found).map_err(io_error("describe", upper.join(dir)))?;
+                    adopt_one(&upper, dir, &found)
+                        .map_err(io_error("describe", upper.join(dir)))?;
                     break;
                 }
             }
@@ -56,11 +59,17 @@ fn adopt_one(upper: &Path, dir: &str, lower: &File) -> std::io::Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
     let fd = open_beneath_without_links(root.as_fd(), dir, flags)?;
     let found = lower.metadata()?;
-    fchown(&fd, Some(Uid::from_raw(found.uid())), Some(Gid::from_raw(found.gid())))?;
+    fchown(
+        &fd,
+        Some(Uid::from_raw(found.uid())),
+        Some(Gid::from_raw(found.gid())),
+    )?;
     fchmod(&fd, Mode::from_bits_truncate(found.mode()))?;
     for name in list_xattr(lower.as_fd())? {
         // Whether the lower one is opaque says nothing of the upper one.
-        if name.to_bytes().starts_with(b"user.overlay.") && !name.to_bytes().starts_with(b"user.overlay.overlay.") {
+        if name.to_bytes().starts_with(b"user.overlay.")
+            && !name.to_bytes().starts_with(b"user.overlay.overlay.")
+        {
             continue;
         }
         if let Some(value) = get_xattr(lower.as_fd(), &name)? {

@@ -82,26 +82,44 @@ impl SledIndex {
             .flush_every_ms(Some(FLUSH_MS_MAX));
         // sled asserts where it should report, when its file holds what it never wrote.
         let db = catch_unwind(AssertUnwindSafe(|| config.open()))
-            .map_err(|_| Error::IndexCrashed { path: path.to_owned() })?
-            .map_err(|source| Error::Index { action: "open", path: path.to_owned(), source })?;
+            .map_err(|_| Error::IndexCrashed {
+                path: path.to_owned(),
+            })?
+            .map_err(|source| Error::Index {
+                action: "open",
+                path: path.to_owned(),
+                source,
+            })?;
         let db_file = path.join("db");
         let file = File::open(&db_file).map_err(io_error("open", db_file))?;
-        Ok(Self { db, file, path: path.to_owned() })
+        Ok(Self {
+            db,
+            file,
+            path: path.to_owned(),
+        })
     }
 
     fn commit(&self, durability: Durability) -> Result<()> {
         if durability == Durability::Relaxed {
             return Ok(());
         }
-        self.db.flush().map_err(|source| self.error("write", source))?;
+        self.db
+            .flush()
+            .map_err(|source| self.error("write", source))?;
         if durability == Durability::Synced {
-            self.file.sync_data().map_err(io_error("sync", &self.path))?;
+            self.file
+                .sync_data()
+                .map_err(io_error("sync", &self.path))?;
         }
         Ok(())
     }
 
     fn error(&self, action: &'static str, source: sled::Error) -> Error {
-        Error::Index { action, path: self.path.clone(), source }
+        Error::Index {
+            action,
+            path: self.path.clone(),
+            source,
+        }
     }
 }
 
@@ -119,13 +137,17 @@ impl Index for SledIndex {
 
     fn put(&self, table: Table, key: &str, row: &[u8], durability: Durability) -> Result<()> {
         let key = format!("{}{key}", table.prefix());
-        self.db.insert(key, row).map_err(|source| self.error("write", source))?;
+        self.db
+            .insert(key, row)
+            .map_err(|source| self.error("write", source))?;
         self.commit(durability)
     }
 
     fn remove(&self, table: Table, key: &str, durability: Durability) -> Result<()> {
         let key = format!("{}{key}", table.prefix());
-        self.db.remove(key).map_err(|source| self.error("write", source))?;
+        self.db
+            .remove(key)
+            .map_err(|source| self.error("write", source))?;
         self.commit(durability)
     }
 
@@ -139,7 +161,10 @@ impl Index for SledIndex {
 pub(crate) fn is_damage(error: &Error) -> bool {
     match error {
         Error::IndexCrashed { .. } => true,
-        Error::Index { source: sled::Error::Io(source), .. } => source.raw_os_error().is_none(),
+        Error::Index {
+            source: sled::Error::Io(source),
+            ..
+        } => source.raw_os_error().is_none(),
         Error::Index { .. } => true,
         _ => false,
     }

@@ -47,11 +47,17 @@ pub(crate) struct Fresh(Mutex<HashSet<String>>);
 
 impl Fresh {
     fn add(&self, diff_id: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(diff_id.to_owned());
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(diff_id.to_owned());
     }
 
     fn contains(&self, diff_id: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(diff_id)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(diff_id)
     }
 
     /// An image names these layers now.
@@ -63,14 +69,19 @@ impl Fresh {
 
 /// Where a layer is or would be. A digest of another form gives a path at which nothing ever is.
 pub(crate) fn path(root: &Root, diff_id: &str) -> PathBuf {
-    root.folder(FOLDER).join(digest::hex(diff_id).unwrap_or("invalid-diff-id"))
+    root.folder(FOLDER)
+        .join(digest::hex(diff_id).unwrap_or("invalid-diff-id"))
 }
 
 /// What is kept beside a layer; none if nothing is.
 pub(crate) fn about(root: &Root, diff_id: &str) -> Result<Option<About>> {
-    let path = root.folder(FOLDER).join(format!("{}.json", digest::hex(diff_id)?));
+    let path = root
+        .folder(FOLDER)
+        .join(format!("{}.json", digest::hex(diff_id)?));
     let what = path.display().to_string();
-    disk::read_file(&path)?.map(|bytes| envelope::decode(&bytes, &what)).transpose()
+    disk::read_file(&path)?
+        .map(|bytes| envelope::decode(&bytes, &what))
+        .transpose()
 }
 
 /// Unpacks a layer, verified and on disk at return.
@@ -87,12 +98,18 @@ pub(crate) fn unpack(
     let name = disk::staging_name();
     let folder = root.folder(FOLDER);
     let staging = folder.join(&name);
-    DirBuilder::new().mode(0o700).create(&staging).map_err(io_error("create", &staging))?;
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&staging)
+        .map_err(io_error("create", &staging))?;
     let result = File::open(&staging)
         .map_err(io_error("open", &staging))
         .and_then(|dir| layer::unpack(source, layer, &dir, ownership).map(|done| (dir, done)))
         .and_then(|(dir, (unpacked, implicit_dirs))| {
-            let about = About { size_bytes: unpacked.size_bytes, implicit_dirs };
+            let about = About {
+                size_bytes: unpacked.size_bytes,
+                implicit_dirs,
+            };
             publish(root, fresh, &name, &dir, &unpacked, &about).map(|()| unpacked)
         });
     // After success nothing is there any more, unless another thread was first.
@@ -141,7 +158,10 @@ pub(crate) fn collect(root: &Root, fresh: &Fresh, in_use: &[String]) -> Result<C
             continue;
         }
         // What is beside it serves statistics only.
-        let size_bytes = about(root, &diff_id).ok().flatten().map_or(0, |about| about.size_bytes);
+        let size_bytes = about(root, &diff_id)
+            .ok()
+            .flatten()
+            .map_or(0, |about| about.size_bytes);
         if trash::throw(root, FOLDER, &name)? {
             disk::remove_file(&root.folder(FOLDER).join(format!("{name}.json")))?;
             collected.size_bytes += size_bytes;
@@ -154,7 +174,9 @@ pub(crate) fn collect(root: &Root, fresh: &Fresh, in_use: &[String]) -> Result<C
 /// Removes what is kept beside layers that are not there.
 pub(crate) fn remove_strays(root: &Root) -> Result<()> {
     for name in disk::names(&root.folder(FOLDER))? {
-        let Some(hex) = name.strip_suffix(".json") else { continue };
+        let Some(hex) = name.strip_suffix(".json") else {
+            continue;
+        };
         if !has(root, &format!("sha256:{hex}")) {
             disk::remove_file(&root.folder(FOLDER).join(&name))?;
         }
@@ -167,5 +189,9 @@ pub(crate) fn require(root: &Root, diff_id: &str) -> Result<()> {
     if has(root, diff_id) {
         return Ok(());
     }
-    Err(Error::Io { action: "find", path: path(root, diff_id), source: Errno::ENOENT.into() })
+    Err(Error::Io {
+        action: "find",
+        path: path(root, diff_id),
+        source: Errno::ENOENT.into(),
+    })
 }

@@ -65,7 +65,9 @@ struct Inner {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("root", &self.0.root.path()).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("root", &self.0.root.path())
+            .finish_non_exhaustive()
     }
 }
 
@@ -89,7 +91,6 @@ impl Store {
         let mut report = OpenReport::default();
         let index = recover::open_index(&root, &mut report)?;
         recover::reconcile(&root, &index, &mut report)?;
-        recover::throw_staging(&root)?;
         layers::remove_strays(&root)?;
         let inner = Inner {
             index: Box::new(index),
@@ -146,7 +147,9 @@ impl Store {
             container::ensure_dir(root, &record.id)?;
         }
         let row = envelope::encode(record, &format!("container {}", record.id))?;
-        self.0.index.put(Table::Containers, &record.id, &row, durability)?;
+        self.0
+            .index
+            .put(Table::Containers, &record.id, &row, durability)?;
         match durability {
             Durability::Relaxed => Ok(()),
             Durability::Written => container::write_config(root, record, Synced::No),
@@ -180,7 +183,9 @@ impl Store {
         }
         implicit::adopt(&inner.root, &record.diff_ids)?;
         let row = image::write(&inner.root, record)?;
-        inner.index.put(Table::Images, &record.id, &row, Durability::Synced)?;
+        inner
+            .index
+            .put(Table::Images, &record.id, &row, Durability::Synced)?;
         inner.fresh.settle(&record.diff_ids);
         Ok(())
     }
@@ -274,7 +279,10 @@ impl Store {
     /// If the blobs cannot be listed or one cannot be moved.
     pub fn collect_blobs(&self, in_use: &[String]) -> Result<Collected> {
         let removed = blob::collect(&self.0.root, in_use)?;
-        Ok(Collected { removed, size_bytes: 0 })
+        Ok(Collected {
+            removed,
+            size_bytes: 0,
+        })
     }
 
     /// Deletes what was removed. May take long.

@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::disk::{self, Sync};
@@ -47,7 +47,9 @@ pub(crate) fn open_index(root: &Root, report: &mut OpenReport) -> Result<SledInd
         Err(error) if is_damage(&error) => error,
         result => return result,
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let aside = root.folder(&format!("index.damaged-{}", now.as_nanos()));
     fs::rename(&path, &aside).map_err(io_error("set aside", &path))?;
     disk::sync_dir(root.path())?;
@@ -77,7 +79,10 @@ fn read_rows<T: serde::de::DeserializeOwned>(
 ) -> Result<Rows<T>> {
     let mut rows = BTreeMap::new();
     for (key, row) in index.rows(table)? {
-        let record = readable(envelope::decode(&row, &format!("row {key} of the index")), report)?;
+        let record = readable(
+            envelope::decode(&row, &format!("row {key} of the index")),
+            report,
+        )?;
         rows.insert(key, record);
     }
     Ok(rows)
@@ -139,7 +144,9 @@ fn reconcile_containers(
                 index.remove(Table::Containers, id, Durability::Relaxed)?;
                 report.dropped.push(id.clone());
             }
-            (Some(record), Some(Config::Missing)) => container::write_config(root, record, Sync::Yes)?,
+            (Some(record), Some(Config::Missing)) => {
+                container::write_config(root, record, Sync::Yes)?
+            }
             (Some(record), Some(Config::Damaged)) => {
                 disk::remove_file(&root.folder(container::FOLDER).join(id).join("config.json"))?;
                 container::write_config(root, record, Sync::Yes)?;
@@ -214,18 +221,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// Moves what an earlier process left unfinished to the trash: deleting it may take long, and a
-/// daemon that was killed is waited for.
-pub(crate) fn throw_staging(root: &Root) -> Result<()> {
-    for folder in ["blobs/sha256", "layers", "images", container::FOLDER] {
-        let path: &Path = &root.folder(folder);
-        for name in disk::names(path)? {
-            if name.starts_with(disk::STAGING_PREFIX) {
-                trash::throw(root, folder, &name)?;
-            }
-        }
-    }
-    Ok(())
 }

@@ -23,7 +23,14 @@ const LOCK_WAIT_MS_MAX: u64 = 5000;
 const LOCK_POLL_MS: u64 = 5;
 
 /// Folders of the data directory.
-const FOLDERS: [&str; 6] = ["blobs", "blobs/sha256", "layers", "containers", "images", "trash"];
+const FOLDERS: [&str; 6] = [
+    "blobs",
+    "blobs/sha256",
+    "layers",
+    "containers",
+    "images",
+    "trash",
+];
 
 /// The data directory, locked. The lock ends with this value or this process.
 #[derive(Debug)]
@@ -38,9 +45,14 @@ impl Root {
         make_private_dir(path)?;
         let lock = lock(path)?;
         for folder in FOLDERS {
-            make_dir(&path.join(folder)).map_err(|source| refine(path, "create", folder, source))?;
+            make_dir(&path.join(folder))
+                .map_err(|source| refine(path, "create", folder, source))?;
         }
-        let root = Self { path: path.to_owned(), _lock: lock };
+        let root = Self {
+            path: path.to_owned(),
+            _lock: lock,
+        };
+        root.throw_staging()?;
         root.probe()?;
         Ok(root)
     }
@@ -53,6 +65,19 @@ impl Root {
     /// One of its folders.
     pub(crate) fn folder(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Moves what an earlier process left unfinished to the trash: deleting it may take long, and a
+    /// daemon that was killed is waited for.
+    fn throw_staging(&self) -> Result<()> {
+        for folder in ["blobs/sha256", "layers", "images", "containers"] {
+            for name in disk::names(&self.folder(folder))? {
+                if name.starts_with(disk::STAGING_PREFIX) {
+                    crate::trash::throw(self, folder, &name)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Tries whether layers can be kept here: extended attributes and whiteouts.
@@ -71,7 +96,11 @@ impl Root {
         let lacks = |lacks| {
             move |errno: Errno| {
                 let path = self.path.clone();
-                Error::Unsuitable { path, lacks, source: errno.into() }
+                Error::Unsuitable {
+                    path,
+                    lacks,
+                    source: errno.into(),
+                }
             }
         };
         set_xattr(dir.as_fd(), c"user.overlay.opaque", b"y")
@@ -89,17 +118,26 @@ fn make_dir(path: &Path) -> io::Result<()> {
 }
 
 fn make_private_dir(path: &Path) -> Result<()> {
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    if let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
         fs::create_dir_all(parent).map_err(|source| refine(path, "create", "", source))?;
     }
     make_dir(path).map_err(|source| refine(path, "create", "", source))?;
     let found = fs::metadata(path).map_err(io_error("look at", path))?;
     let user = nix::unistd::geteuid().as_raw();
     if !found.is_dir() {
-        return Err(Error::NotADirectory { path: path.to_owned() });
+        return Err(Error::NotADirectory {
+            path: path.to_owned(),
+        });
     }
     if found.uid() != user {
-        return Err(Error::ForeignOwner { path: path.to_owned(), owner: found.uid(), user });
+        return Err(Error::ForeignOwner {
+            path: path.to_owned(),
+            owner: found.uid(),
+            user,
+        });
     }
     // Layers hold setuid files that belong to the user: nobody else may reach them.
     if found.mode() & 0o777 != 0o700 {
@@ -126,7 +164,11 @@ fn lock(path: &Path) -> Result<File> {
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(LOCK_POLL_MS));
             }
-            Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: path.to_owned() }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::InUse {
+                    path: path.to_owned(),
+                });
+            }
             Err(TryLockError::Error(source)) => return Err(io_error("lock", name)(source)),
         }
     }
@@ -135,8 +177,14 @@ fn lock(path: &Path) -> Result<File> {
 /// Tells the one failure that has a cure of its own.
 fn refine(root: &Path, action: &'static str, name: &str, source: io::Error) -> Error {
     if source.kind() == io::ErrorKind::ReadOnlyFilesystem {
-        return Error::ReadOnly { path: root.to_owned() };
+        return Error::ReadOnly {
+            path: root.to_owned(),
+        };
     }
-    let path = if name.is_empty() { root.to_owned() } else { root.join(name) };
+    let path = if name.is_empty() {
+        root.to_owned()
+    } else {
+        root.join(name)
+    };
     io_error(action, path)(source)
 }

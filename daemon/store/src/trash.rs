@@ -45,7 +45,9 @@ pub(crate) fn throw(root: &Root, folder: &str, name: &str) -> Result<bool> {
 /// Deletes what is in the trash. If another thread does so already, leaves it to that one.
 pub(crate) fn empty(root: &Root, emptying: &Mutex<()>) -> Result<()> {
     // Nothing waits for this lock: who does not get it has nothing to do.
-    let Ok(_emptying) = emptying.try_lock() else { return Ok(()) };
+    let Ok(_emptying) = emptying.try_lock() else {
+        return Ok(());
+    };
     let trash = root.folder("trash");
     loop {
         let names = disk::names(&trash)?;

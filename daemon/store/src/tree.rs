@@ -45,7 +45,10 @@ pub(crate) fn remove_at(dir: BorrowedFd<'_>, name: &[u8]) -> nix::Result<()> {
     }
     let mut queue = VecDeque::from([name.to_vec()]);
     while let Some(name) = queue.pop_front() {
-        let mut removal = Removal { base: dir, queue: &mut queue };
+        let mut removal = Removal {
+            base: dir,
+            queue: &mut queue,
+        };
         removal.directory(dir, &name, 0)?;
     }
     Ok(())
@@ -85,7 +88,10 @@ impl Removal<'_> {
     }
 
     fn contents(&mut self, dir: &mut Dir, depth: u32) -> nix::Result<()> {
-        let fd = dir.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
+        let fd = dir
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|_| Errno::EMFILE)?;
         if Mode::from_bits_truncate(fstat(&fd)?.st_mode) & Mode::S_IRWXU != Mode::S_IRWXU {
             fchmod(&fd, Mode::S_IRWXU)?;
         }

@@ -30,8 +30,21 @@ fn seeds() -> Vec<Vec<u8>> {
         .file(&"long/".repeat(30), b"x")
         .finish();
     let pax = Archive::new()
-        .pax_file("f", &[("SCHILY.xattr.user.a", b"1"), ("path", b"g"), ("mtime", b"1.5")])
-        .pax_file("s", &[("GNU.sparse.size", b"4096"), ("GNU.sparse.map", b"0,2,4000,2")])
+        .pax_file(
+            "f",
+            &[
+                ("SCHILY.xattr.user.a", b"1"),
+                ("path", b"g"),
+                ("mtime", b"1.5"),
+            ],
+        )
+        .pax_file(
+            "s",
+            &[
+                ("GNU.sparse.size", b"4096"),
+                ("GNU.sparse.map", b"0,2,4000,2"),
+            ],
+        )
         .finish();
     vec![plain, pax]
 }
@@ -78,17 +91,31 @@ fn damaged_archives_neither_panic_nor_escape_nor_leave_anything() {
                 archive[at] ^= 1;
             }
         }
-        match fixture.store.unpack_layer(&archive[..], &LayerSource::default()) {
+        match fixture
+            .store
+            .unpack_layer(&archive[..], &LayerSource::default())
+        {
             Ok(unpacked) => {
                 taken += 1;
-                fixture.store.put_image(&support::image(&unpacked.diff_id)).unwrap();
+                fixture
+                    .store
+                    .put_image(&support::image(&unpacked.diff_id))
+                    .unwrap();
             }
-            Err(_) => assert!(fixture.names("layers").iter().all(|name| !name.starts_with('.'))),
+            Err(_) => assert!(
+                fixture
+                    .names("layers")
+                    .iter()
+                    .all(|name| !name.starts_with('.'))
+            ),
         }
         fixture.store.collect_layers(&[]).unwrap();
         fixture.store.empty_trash().unwrap();
         fixture.check_sentinel();
     }
     assert_eq!(fixture.names("layers"), Vec::<String>::new());
-    assert!(taken > CASES / 100, "only {taken} damaged archives were still whole");
+    assert!(
+        taken > CASES / 100,
+        "only {taken} damaged archives were still whole"
+    );
 }

@@ -112,7 +112,9 @@ fn layer(seed: u64) -> Vec<u8> {
         header.set_size(8);
         header.set_mode(0o644);
         let data = (seed + number).to_le_bytes();
-        builder.append_data(&mut header, format!("dir/{number}"), &data[..]).unwrap();
+        builder
+            .append_data(&mut header, format!("dir/{number}"), &data[..])
+            .unwrap();
     }
     builder.into_inner().unwrap()
 }
@@ -120,7 +122,9 @@ fn layer(seed: u64) -> Vec<u8> {
 /// The child's work, when it is the child.
 #[test]
 fn child_process() {
-    let Ok(argument) = std::env::var(CHILD) else { return };
+    let Ok(argument) = std::env::var(CHILD) else {
+        return;
+    };
     let (seed, path) = argument.split_once(':').unwrap();
     let seed: u64 = seed.parse().unwrap();
     let mut random = Random::new(seed);
@@ -137,14 +141,18 @@ fn child_process() {
                 let id = format!("r{code}");
                 say(&format!("begin relaxed {id} {code}"));
                 store.create_container_dirs(&id).unwrap();
-                store.put_container(&container(&id, code, true), Durability::Relaxed).unwrap();
+                store
+                    .put_container(&container(&id, code, true), Durability::Relaxed)
+                    .unwrap();
                 say(&format!("ack relaxed {id} {code}"));
             }
             9..=11 => remove(&store, &id),
             12 => {
                 let number = random.below(4);
                 say(&format!("begin image {} {code}", digest_of(number)));
-                store.put_image(&image(number, u64::try_from(code).unwrap())).unwrap();
+                store
+                    .put_image(&image(number, u64::try_from(code).unwrap()))
+                    .unwrap();
                 say(&format!("ack image {} {code}", digest_of(number)));
             }
             13 => {
@@ -163,7 +171,9 @@ fn child_process() {
             _ => {
                 let layer = layer(random.below(1000));
                 say(&format!("begin layer {} 0", digest(&layer)));
-                store.unpack_layer(&layer[..], &LayerSource::default()).unwrap();
+                store
+                    .unpack_layer(&layer[..], &LayerSource::default())
+                    .unwrap();
                 say(&format!("ack layer {} 0", digest(&layer)));
             }
         }
@@ -172,7 +182,9 @@ fn child_process() {
 
 fn put(store: &Store, id: &str, code: i32, durability: Durability) {
     say(&format!("begin put {id} {code}"));
-    store.put_container(&container(id, code, false), durability).unwrap();
+    store
+        .put_container(&container(id, code, false), durability)
+        .unwrap();
     say(&format!("ack put {id} {code}"));
 }
 
@@ -220,7 +232,11 @@ impl Model {
                 "image" | "rmi" => &mut self.images,
                 _ => {
                     if step == "ack" {
-                        let list = if what == "blob" { &mut self.blobs } else { &mut self.layers };
+                        let list = if what == "blob" {
+                            &mut self.blobs
+                        } else {
+                            &mut self.layers
+                        };
                         list.push(id.to_owned());
                     }
                     continue;
@@ -239,8 +255,16 @@ impl Model {
     fn check(&mut self, store: &Store, recovered: &[String]) {
         let mut found = BTreeMap::new();
         for record in store.containers().unwrap() {
-            let ContainerStatus::Exited { code, .. } = record.status else { panic!("{record:?}") };
-            assert!(store.container_dirs(&record.id).root.join("config.json").exists());
+            let ContainerStatus::Exited { code, .. } = record.status else {
+                panic!("{record:?}")
+            };
+            assert!(
+                store
+                    .container_dirs(&record.id)
+                    .root
+                    .join("config.json")
+                    .exists()
+            );
             found.insert(record.id, code);
         }
         for (id, values) in &mut self.containers {
@@ -248,7 +272,10 @@ impl Model {
             match code {
                 // Of a recovered container only the creation is known.
                 Some(None) => assert!(recovered.contains(id), "{id} has lost its code"),
-                code => assert!(values.contains(&code.flatten()), "{id}: {code:?}, not {values:?}"),
+                code => assert!(
+                    values.contains(&code.flatten()),
+                    "{id}: {code:?}, not {values:?}"
+                ),
             }
             *values = vec![code.flatten()];
         }
@@ -273,7 +300,9 @@ impl Model {
 
 #[test]
 fn whatever_was_acknowledged_survives_a_kill_at_any_moment() {
-    let rounds = std::env::var("RCD_KILL_ROUNDS").ok().map_or(ROUNDS, |text| text.parse().unwrap());
+    let rounds = std::env::var("RCD_KILL_ROUNDS")
+        .ok()
+        .map_or(ROUNDS, |text| text.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     let mut random = Random::new(7);
@@ -289,7 +318,11 @@ fn whatever_was_acknowledged_survives_a_kill_at_any_moment() {
             store.remove_container(id, Durability::Relaxed).unwrap();
         }
         model.containers.retain(|id, _| !id.starts_with('r'));
-        assert_eq!(left_unfinished(&path), Vec::<String>::new(), "round {round}");
+        assert_eq!(
+            left_unfinished(&path),
+            Vec::<String>::new(),
+            "round {round}"
+        );
         if round % 50 == 0 {
             store.collect_layers(&[]).unwrap();
             store.collect_blobs(&[]).unwrap();
@@ -298,12 +331,20 @@ fn whatever_was_acknowledged_survives_a_kill_at_any_moment() {
     }
     let (opened, acknowledged) = (model.opened, model.acknowledged);
     println!("{rounds} kills, {opened} after the open, {acknowledged} acknowledged changes");
-    assert!(acknowledged > rounds / 10, "children were killed before they did anything");
+    assert!(
+        acknowledged > rounds / 10,
+        "children were killed before they did anything"
+    );
 }
 
 fn kill_one(path: &Path, seed: u64, life_us: u64) -> String {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_process", "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            "child_process",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(CHILD, format!("{seed}:{}", path.display()))
         .stdout(Stdio::piped())
         .spawn()
@@ -312,7 +353,12 @@ fn kill_one(path: &Path, seed: u64, life_us: u64) -> String {
     child.kill().unwrap();
     child.wait().unwrap();
     let mut output = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut output)
+        .unwrap();
     output
 }
 

@@ -12,7 +12,10 @@ use support::{Archive, Fixture, container, digest, image, messages};
 fn reopen(
     fixture: Fixture,
     change: impl FnOnce(&std::path::Path),
-) -> (tempfile::TempDir, Result<(Store, rcd_store::OpenReport), Error>) {
+) -> (
+    tempfile::TempDir,
+    Result<(Store, rcd_store::OpenReport), Error>,
+) {
     let Fixture { dir, store, .. } = fixture;
     drop(store);
     let root = dir.path().join("data");
@@ -24,11 +27,17 @@ fn reopen(
 fn filled() -> (Fixture, String) {
     let fixture = Fixture::new();
     let layer = Archive::new().file("a", b"x").finish();
-    let unpacked = fixture.store.unpack_layer(&layer[..], &LayerSource::default()).unwrap();
+    let unpacked = fixture
+        .store
+        .unpack_layer(&layer[..], &LayerSource::default())
+        .unwrap();
     fixture.store.put_image(&image(&unpacked.diff_id)).unwrap();
     for id in ["one", "two"] {
         fixture.store.create_container_dirs(id).unwrap();
-        fixture.store.put_container(&container(id), Durability::Synced).unwrap();
+        fixture
+            .store
+            .put_container(&container(id), Durability::Synced)
+            .unwrap();
     }
     (fixture, unpacked.diff_id)
 }
@@ -46,7 +55,10 @@ fn a_damaged_index_is_set_aside_and_built_again() {
     assert_eq!(report.recovered, ["one", "two"]);
     let containers = store.containers().unwrap();
     assert_eq!(containers.len(), 2);
-    assert!(matches!(containers[0].status, ContainerStatus::Exited { code: None, .. }));
+    assert!(matches!(
+        containers[0].status,
+        ContainerStatus::Exited { code: None, .. }
+    ));
     assert_eq!(store.images().unwrap(), [image(&diff_id)]);
 }
 
@@ -58,7 +70,10 @@ fn a_torn_snapshot_does_not_cost_the_index() {
     });
     let (store, report) = opened.unwrap();
     assert_eq!(report, rcd_store::OpenReport::default());
-    assert_eq!(store.containers().unwrap(), [container("one"), container("two")]);
+    assert_eq!(
+        store.containers().unwrap(),
+        [container("one"), container("two")]
+    );
 }
 
 #[test]
@@ -69,8 +84,14 @@ fn records_of_a_newer_schema_are_told_and_left_alone() {
         fs::write(root.join("containers/two/config.json"), newer).unwrap();
     });
     let error = opened.unwrap_err();
-    assert!(matches!(error, Error::NewerSchema { found: 99, .. }), "{error:?}");
-    assert_eq!(fs::read(dir.path().join("data/containers/two/config.json")).unwrap(), newer);
+    assert!(
+        matches!(error, Error::NewerSchema { found: 99, .. }),
+        "{error:?}"
+    );
+    assert_eq!(
+        fs::read(dir.path().join("data/containers/two/config.json")).unwrap(),
+        newer
+    );
 }
 
 #[test]
@@ -100,12 +121,19 @@ fn index_and_files_are_made_to_agree() {
 fn the_directory_is_private_and_locked() {
     let fixture = Fixture::new();
     let root = fixture.store.root().to_owned();
-    assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        fs::metadata(&root).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
     let error = Store::open_with(&root, Ownership::Ignore).unwrap_err();
     assert!(matches!(error, Error::InUse { .. }), "{error:?}");
     fs::write(root.join("file"), "").unwrap();
     let error = Store::open_with(&root.join("file"), Ownership::Ignore).unwrap_err();
-    assert!(matches!(error, Error::NotADirectory { .. }), "{}", messages(&error));
+    assert!(
+        matches!(error, Error::NotADirectory { .. }),
+        "{}",
+        messages(&error)
+    );
 }
 
 #[test]
@@ -113,13 +141,27 @@ fn layers_in_use_or_of_a_pull_under_way_are_not_collected() {
     let fixture = Fixture::new();
     let unpack = |data: &[u8]| {
         let layer = Archive::new().file("a", data).finish();
-        fixture.store.unpack_layer(&layer[..], &LayerSource::default()).unwrap().diff_id
+        fixture
+            .store
+            .unpack_layer(&layer[..], &LayerSource::default())
+            .unwrap()
+            .diff_id
     };
     let (named, fresh) = (unpack(b"named"), unpack(b"fresh"));
     fixture.store.put_image(&image(&named)).unwrap();
-    assert!(fixture.store.collect_layers(std::slice::from_ref(&named)).unwrap().removed.is_empty());
+    assert!(
+        fixture
+            .store
+            .collect_layers(std::slice::from_ref(&named))
+            .unwrap()
+            .removed
+            .is_empty()
+    );
     let collected = fixture.store.collect_layers(&[]).unwrap();
-    assert_eq!((collected.removed, collected.size_bytes), (vec![named.clone()], 5));
+    assert_eq!(
+        (collected.removed, collected.size_bytes),
+        (vec![named.clone()], 5)
+    );
     assert!(!fixture.store.has_layer(&named) && fixture.store.has_layer(&fresh));
 }
 
@@ -128,7 +170,11 @@ fn undescribed_directories_take_after_the_layer_below() {
     let fixture = Fixture::new();
     let unpack = |archive: Archive| {
         let layer = archive.finish();
-        fixture.store.unpack_layer(&layer[..], &LayerSource::default()).unwrap().diff_id
+        fixture
+            .store
+            .unpack_layer(&layer[..], &LayerSource::default())
+            .unwrap()
+            .diff_id
     };
     let lower = unpack(Archive::new().dir("tmp", 0o1777));
     let upper = unpack(Archive::new().file("tmp/file", b"x"));
@@ -147,10 +193,20 @@ fn undescribed_directories_take_after_the_layer_below() {
 fn blobs_are_verified_both_ways() {
     let fixture = Fixture::new();
     let digest = digest(b"blob");
-    assert!(matches!(fixture.store.put_blob(&digest, b"other"), Err(Error::DigestMismatch { .. })));
+    assert!(matches!(
+        fixture.store.put_blob(&digest, b"other"),
+        Err(Error::DigestMismatch { .. })
+    ));
     fixture.store.put_blob(&digest, b"blob").unwrap();
     assert_eq!(fixture.store.blob(&digest).unwrap().unwrap(), b"blob");
-    fs::write(fixture.store.root().join("blobs/sha256").join(&digest[7..]), "bad").unwrap();
-    assert!(matches!(fixture.store.blob(&digest), Err(Error::DigestMismatch { .. })));
+    fs::write(
+        fixture.store.root().join("blobs/sha256").join(&digest[7..]),
+        "bad",
+    )
+    .unwrap();
+    assert!(matches!(
+        fixture.store.blob(&digest),
+        Err(Error::DigestMismatch { .. })
+    ));
     assert!(fixture.store.put_blob("sha256:../../x", b"blob").is_err());
 }

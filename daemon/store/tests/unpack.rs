@@ -37,8 +37,14 @@ fn check_refused(archive: Archive, words: &[&str]) {
 #[test]
 fn entries_that_lead_out_are_refused() {
     for name in ["../sentinel", "a/../../sentinel", "/../sentinel", ".."] {
-        check_refused(Archive::new().file(name, b"x"), &[name, "leads out of the layer"]);
-        check_refused(Archive::new().dir(name, 0o755), &[name, "leads out of the layer"]);
+        check_refused(
+            Archive::new().file(name, b"x"),
+            &[name, "leads out of the layer"],
+        );
+        check_refused(
+            Archive::new().dir(name, 0o755),
+            &[name, "leads out of the layer"],
+        );
     }
     let hostile = Archive::new().hard_link("a", "../../sentinel");
     check_refused(hostile, &["\"a\"", "leads out of the layer"]);
@@ -60,7 +66,10 @@ fn links_that_point_out_stay_links_and_nothing_is_written_through_them() {
         .file("last", b"new");
     let dir = layer(&fixture, archive);
     assert_eq!(fs::read_link(dir.join("out")).unwrap(), Path::new(&outside));
-    assert_eq!(fs::read(dir.join("tmp/through")).unwrap_or_default(), b"inside");
+    assert_eq!(
+        fs::read(dir.join("tmp/through")).unwrap_or_default(),
+        b"inside"
+    );
     assert_eq!(fs::read(dir.join("victim")).unwrap(), b"x");
     assert_eq!(fs::read(dir.join("last")).unwrap(), b"new");
     fixture.check_sentinel();
@@ -68,15 +77,33 @@ fn links_that_point_out_stay_links_and_nothing_is_written_through_them() {
 
 #[test]
 fn a_hard_link_must_have_its_target_in_the_layer() {
-    check_refused(Archive::new().hard_link("a", "missing"), &["\"missing\"", "not in the layer"]);
-    check_refused(Archive::new().hard_link("a", "/etc/passwd"), &["not in the layer"]);
-    check_refused(Archive::new().dir("d", 0o755).hard_link("a", "d"), &["is a directory"]);
-    check_refused(Archive::new().file("a", b"").hard_link("a", "a"), &["links to itself"]);
+    check_refused(
+        Archive::new().hard_link("a", "missing"),
+        &["\"missing\"", "not in the layer"],
+    );
+    check_refused(
+        Archive::new().hard_link("a", "/etc/passwd"),
+        &["not in the layer"],
+    );
+    check_refused(
+        Archive::new().dir("d", 0o755).hard_link("a", "d"),
+        &["is a directory"],
+    );
+    check_refused(
+        Archive::new().file("a", b"").hard_link("a", "a"),
+        &["links to itself"],
+    );
     let whiteout = Archive::new().file(".wh.gone", b"").hard_link("a", "gone");
     check_refused(whiteout, &["not in the layer"]);
     let fixture = Fixture::new();
-    let dir = layer(&fixture, Archive::new().file("d/a", b"x").hard_link("b", "/d/a"));
-    let (a, b) = (fs::metadata(dir.join("d/a")).unwrap(), fs::metadata(dir.join("b")).unwrap());
+    let dir = layer(
+        &fixture,
+        Archive::new().file("d/a", b"x").hard_link("b", "/d/a"),
+    );
+    let (a, b) = (
+        fs::metadata(dir.join("d/a")).unwrap(),
+        fs::metadata(dir.join("b")).unwrap(),
+    );
     assert_eq!((a.ino(), a.nlink()), (b.ino(), 2));
 }
 
@@ -85,7 +112,10 @@ fn names_too_long_for_linux_are_refused() {
     let long = "x".repeat(256);
     check_refused(Archive::new().file(&long, b""), &["256 bytes", "255"]);
     let deep = "ab/".repeat(1500);
-    check_refused(Archive::new().file(&deep[..4499], b""), &["4499 bytes", "4096"]);
+    check_refused(
+        Archive::new().file(&deep[..4499], b""),
+        &["4499 bytes", "4096"],
+    );
 }
 
 #[test]
@@ -93,7 +123,10 @@ fn long_names_and_link_targets_are_kept() {
     let fixture = Fixture::new();
     let name = format!("{}/{}", "a".repeat(200), "b".repeat(200));
     let target = "t/".repeat(300);
-    let dir = layer(&fixture, Archive::new().file(&name, b"x").symlink("link", &target));
+    let dir = layer(
+        &fixture,
+        Archive::new().file(&name, b"x").symlink("link", &target),
+    );
     assert_eq!(fs::read(dir.join(&name)).unwrap(), b"x");
     assert_eq!(fs::read_link(dir.join("link")).unwrap(), Path::new(&target));
 }
@@ -109,7 +142,12 @@ fn devices_are_left_out_and_pipes_made() {
     let dir = fixture.store.layer_path(&unpacked.diff_id);
     assert_eq!(unpacked.devices_skipped, 2);
     assert!(!dir.join("null").exists() && !dir.join("disk").exists());
-    assert!(fs::metadata(dir.join("pipe")).unwrap().file_type().is_fifo());
+    assert!(
+        fs::metadata(dir.join("pipe"))
+            .unwrap()
+            .file_type()
+            .is_fifo()
+    );
 }
 
 #[test]
@@ -126,7 +164,11 @@ fn modes_and_times_are_kept_for_directories_too() {
     assert_eq!(mode("sticky"), 0o1777);
     assert_eq!(mode("setuid"), 0o4755);
     for name in ["closed", "closed/file", "sticky"] {
-        assert_eq!(fs::metadata(dir.join(name)).unwrap().mtime(), support::TIME, "{name}");
+        assert_eq!(
+            fs::metadata(dir.join(name)).unwrap().mtime(),
+            support::TIME,
+            "{name}"
+        );
     }
 }
 
@@ -146,9 +188,15 @@ fn a_later_entry_replaces_an_earlier_one_of_another_type() {
     assert_eq!(fs::read(dir.join("a/b")).unwrap(), b"x");
     assert_eq!(fs::read(dir.join("c")).unwrap(), b"file");
     assert!(fs::symlink_metadata(dir.join("l")).unwrap().is_dir());
-    check_refused(Archive::new().symlink(".", "/tmp"), &["replace the layer's root"]);
+    check_refused(
+        Archive::new().symlink(".", "/tmp"),
+        &["replace the layer's root"],
+    );
     check_refused(Archive::new().file("a", b"").file("a/b", b""), &["a/b"]);
-    check_refused(Archive::new().symlink("a", "nowhere").file("a/b", b""), &["a/b"]);
+    check_refused(
+        Archive::new().symlink("a", "nowhere").file("a/b", b""),
+        &["a/b"],
+    );
 }
 
 #[test]
@@ -169,7 +217,10 @@ fn whiteouts_become_those_of_overlay() {
     let gone = fs::symlink_metadata(dir.join("d/gone")).unwrap();
     assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
     for opaque in ["o", "e", "n"] {
-        assert_eq!(support::xattr(&dir.join(opaque), c"user.overlay.opaque"), Some(b"y".to_vec()));
+        assert_eq!(
+            support::xattr(&dir.join(opaque), c"user.overlay.opaque"),
+            Some(b"y".to_vec())
+        );
     }
     for absent in ["o/early", "o/s/late", ".wh..wh.plnk", ".wh.e", "d/.wh.gone"] {
         assert!(fs::symlink_metadata(dir.join(absent)).is_err(), "{absent}");
@@ -193,19 +244,37 @@ fn attributes_are_kept_and_those_of_overlay_escaped() {
     );
     let unpacked = unpack(&fixture, &archive.finish()).unwrap();
     let file = fixture.store.layer_path(&unpacked.diff_id).join("f");
-    assert_eq!(support::xattr(&file, c"user.plain"), Some(b"a\nb\0c".to_vec()));
+    assert_eq!(
+        support::xattr(&file, c"user.plain"),
+        Some(b"a\nb\0c".to_vec())
+    );
     assert_eq!(support::xattr(&file, c"user.overlay.opaque"), None);
-    assert_eq!(support::xattr(&file, c"user.overlay.overlay.opaque"), Some(b"y".to_vec()));
-    assert_eq!(support::xattr(&file, c"user.containers.override_stat"), None);
+    assert_eq!(
+        support::xattr(&file, c"user.overlay.overlay.opaque"),
+        Some(b"y".to_vec())
+    );
+    assert_eq!(
+        support::xattr(&file, c"user.containers.override_stat"),
+        None
+    );
     assert_eq!(unpacked.attributes_skipped, 2);
     let found = fs::metadata(&file).unwrap();
-    assert_eq!((found.mtime(), found.mtime_nsec()), (1_000_000_000, 123_456_789));
+    assert_eq!(
+        (found.mtime(), found.mtime_nsec()),
+        (1_000_000_000, 123_456_789)
+    );
 }
 
 #[test]
 fn headers_that_would_fill_memory_are_refused() {
-    check_refused(Archive::new().claim(tar::EntryType::XHeader, 1 << 40), &["extension header"]);
-    check_refused(Archive::new().claim(tar::EntryType::GNULongName, 1 << 30), &["extension header"]);
+    check_refused(
+        Archive::new().claim(tar::EntryType::XHeader, 1 << 40),
+        &["extension header"],
+    );
+    check_refused(
+        Archive::new().claim(tar::EntryType::GNULongName, 1 << 30),
+        &["extension header"],
+    );
     let mut endless = Archive::new();
     for _ in 0..20 {
         endless = endless.claim(tar::EntryType::XHeader, 0);
@@ -246,7 +315,10 @@ fn every_compression_is_recognised_and_both_digests_are_told() {
         let unpacked = unpack(&fixture, &compressed).unwrap();
         assert_eq!(unpacked.digest, digest(&compressed));
         assert_eq!(unpacked.diff_id, digest(&plain));
-        assert_eq!(fixture.store.layer_size(&unpacked.diff_id).unwrap(), Some(300_000));
+        assert_eq!(
+            fixture.store.layer_size(&unpacked.diff_id).unwrap(),
+            Some(300_000)
+        );
     }
 }
 
@@ -262,11 +334,41 @@ fn what_is_not_as_announced_is_refused() {
     };
     let other = Some(digest(b"other"));
     let lies = [
-        (LayerSource { digest: other.clone(), ..right.clone() }, "layer: digest is"),
-        (LayerSource { diff_id: other, ..right.clone() }, "uncompressed layer: digest is"),
-        (LayerSource { size: Some(10), ..right.clone() }, "expected 10"),
-        (LayerSource { size: Some(1 << 20), ..right.clone() }, "expected 1048576"),
-        (LayerSource { digest: Some("md5:1".to_owned()), ..right.clone() }, "not a sha256 digest"),
+        (
+            LayerSource {
+                digest: other.clone(),
+                ..right.clone()
+            },
+            "layer: digest is",
+        ),
+        (
+            LayerSource {
+                diff_id: other,
+                ..right.clone()
+            },
+            "uncompressed layer: digest is",
+        ),
+        (
+            LayerSource {
+                size: Some(10),
+                ..right.clone()
+            },
+            "expected 10",
+        ),
+        (
+            LayerSource {
+                size: Some(1 << 20),
+                ..right.clone()
+            },
+            "expected 1048576",
+        ),
+        (
+            LayerSource {
+                digest: Some("md5:1".to_owned()),
+                ..right.clone()
+            },
+            "not a sha256 digest",
+        ),
     ];
     let fixture = Fixture::new();
     for (lie, words) in lies {
@@ -295,9 +397,18 @@ fn a_source_that_breaks_off_is_told_with_its_own_error() {
     }
     let fixture = Fixture::new();
     let whole = Archive::new().file("a", &[3; 30_000]).finish();
-    let wanted = LayerSource { digest: Some(digest(&whole)), ..LayerSource::default() };
-    let error = fixture.store.unpack_layer(Broken(&whole[..9000]), &wanted).unwrap_err();
-    assert!(messages(&error).contains("connection reset by the test"), "{error:?}");
+    let wanted = LayerSource {
+        digest: Some(digest(&whole)),
+        ..LayerSource::default()
+    };
+    let error = fixture
+        .store
+        .unpack_layer(Broken(&whole[..9000]), &wanted)
+        .unwrap_err();
+    assert!(
+        messages(&error).contains("connection reset by the test"),
+        "{error:?}"
+    );
     fixture.check_nothing_left();
 }
 

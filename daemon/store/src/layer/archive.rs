@@ -79,7 +79,12 @@ struct Extensions {
 
 impl<R: Read> Archive<R> {
     pub(crate) fn new(source: R) -> Self {
-        Self { source, offset: 0, data: 0, padding: 0 }
+        Self {
+            source,
+            offset: 0,
+            data: 0,
+            padding: 0,
+        }
     }
 
     /// The stream behind the archive.
@@ -91,30 +96,41 @@ impl<R: Read> Archive<R> {
     pub(crate) fn next(&mut self) -> Result<Option<Entry>> {
         let mut extensions = Extensions::default();
         for _ in 0..EXTENSIONS_MAX {
-            let Some(header) = self.next_header()? else { return Ok(None) };
+            let Some(header) = self.next_header()? else {
+                return Ok(None);
+            };
             let size = self.check(field(&header.as_old().size, || header.entry_size()))?;
             match header.entry_type() {
                 EntryType::GNULongName => extensions.path = Some(self.long_name(size)?),
                 EntryType::GNULongLink => extensions.link = Some(self.long_name(size)?),
                 EntryType::XHeader => {
                     let bytes = self.extension(size)?;
-                    extensions.pax.extend(&bytes).map_err(|what| self.error(what))?;
+                    extensions
+                        .pax
+                        .extend(&bytes)
+                        .map_err(|what| self.error(what))?;
                 }
                 // Bounded as the others are, and passed over.
                 EntryType::XGlobalHeader => drop(self.extension(size)?),
                 kind => return self.entry(&header, kind, size, extensions).map(Some),
             }
         }
-        Err(self.error(format!("more than {EXTENSIONS_MAX} extension headers for one entry")))
+        Err(self.error(format!(
+            "more than {EXTENSIONS_MAX} extension headers for one entry"
+        )))
     }
 
     /// Reads data of the entry. Returns 0 at its end only.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let want = usize::try_from(self.data).unwrap_or(usize::MAX).min(buffer.len());
+        let want = usize::try_from(self.data)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         if want == 0 {
             return Ok(0);
         }
-        let Some(buffer) = buffer.get_mut(..want) else { return Ok(0) };
+        let Some(buffer) = buffer.get_mut(..want) else {
+            return Ok(0);
+        };
         let got = loop {
             match self.source.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -146,8 +162,9 @@ impl<R: Read> Archive<R> {
             .or(link)
             .or_else(|| header.link_name_bytes().map(|name| name.into_owned()))
             .unwrap_or_default();
-        let kind = kind_of(kind, &path)
-            .ok_or_else(|| self.error(format!("unknown entry type {:?}", kind.as_byte() as char)))?;
+        let kind = kind_of(kind, &path).ok_or_else(|| {
+            self.error(format!("unknown entry type {:?}", kind.as_byte() as char))
+        })?;
         let data = match kind {
             Kind::File => self.check(pax.number("size"))?.unwrap_or(size),
             _ => 0,
@@ -157,9 +174,16 @@ impl<R: Read> Archive<R> {
         }
         self.data = data;
         self.padding = data.wrapping_neg() % BLOCK_LEN;
-        let sparse = if kind == Kind::File { self.sparse(header, &pax)? } else { None };
+        let sparse = if kind == Kind::File {
+            self.sparse(header, &pax)?
+        } else {
+            None
+        };
         let old = header.as_old();
-        let (uid, gid) = (field(&old.uid, || header.uid()), field(&old.gid, || header.gid()));
+        let (uid, gid) = (
+            field(&old.uid, || header.uid()),
+            field(&old.gid, || header.gid()),
+        );
         let mtime = field(&old.mtime, || header.mtime());
         let mtime = mtime.map(|seconds| (seconds.cast_signed(), 0));
         let mode = field(&old.mode, || header.mode().map(u64::from));
@@ -173,7 +197,10 @@ impl<R: Read> Archive<R> {
             mtime: self.check(pax.time("mtime").and_then(|pax| pax.map_or(mtime, Ok)))?,
             size: sparse.as_ref().map_or(data, |map| map.size),
             sparse,
-            xattrs: pax.xattrs().map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
+            xattrs: pax
+                .xattrs()
+                .map(|(name, value)| (name.to_vec(), value.to_vec()))
+                .collect(),
             path,
             link,
         })
@@ -216,7 +243,9 @@ impl<R: Read> Archive<R> {
         let mut byte = [0];
         while self.read(&mut byte)? == 1 {
             match byte {
-                [b'\n'] => return self.check(super::pax::number(&digits).ok_or("malformed sparse map")),
+                [b'\n'] => {
+                    return self.check(super::pax::number(&digits).ok_or("malformed sparse map"));
+                }
                 [digit] if digits.len() < 20 => digits.push(digit),
                 _ => break,
             }
@@ -226,7 +255,9 @@ impl<R: Read> Archive<R> {
 
     /// Old GNU format: four stretches in the header, the others in blocks between it and the data.
     fn gnu_sparse_map(&mut self, header: &Header) -> Result<(Vec<(u64, u64)>, u64)> {
-        let gnu = header.as_gnu().ok_or_else(|| self.error("sparse entry without a GNU header"))?;
+        let gnu = header
+            .as_gnu()
+            .ok_or_else(|| self.error("sparse entry without a GNU header"))?;
         let size = self.check(gnu.real_size().map_err(|error| error.to_string()))?;
         let mut numbers = Numbers::default();
         self.check(numbers.extend(&gnu.sparse))?;
@@ -258,9 +289,17 @@ impl<R: Read> Archive<R> {
             return Ok(None);
         }
         // The checksum's own eight bytes count as spaces. Some old writers summed signed bytes.
-        let others = || bytes.iter().enumerate().filter(|(at, _)| !(148..156).contains(at));
+        let others = || {
+            bytes
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| !(148..156).contains(at))
+        };
         let unsigned: i64 = 256 + others().map(|(_, byte)| i64::from(*byte)).sum::<i64>();
-        let signed: i64 = 256 + others().map(|(_, byte)| i64::from(byte.cast_signed())).sum::<i64>();
+        let signed: i64 = 256
+            + others()
+                .map(|(_, byte)| i64::from(byte.cast_signed()))
+                .sum::<i64>();
         let told = self.check(header.cksum().map_err(|error| error.to_string()))?;
         if i64::from(told) != unsigned && i64::from(told) != signed {
             return Err(self.error("header checksum is wrong"));
@@ -271,7 +310,11 @@ impl<R: Read> Archive<R> {
     /// A GNU long name, up to its NUL.
     fn long_name(&mut self, size: u64) -> Result<Vec<u8>> {
         let mut name = self.extension(size)?;
-        name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(name.len()));
+        name.truncate(
+            name.iter()
+                .position(|byte| *byte == 0)
+                .unwrap_or(name.len()),
+        );
         Ok(name)
     }
 
@@ -325,7 +368,10 @@ impl<R: Read> Archive<R> {
     }
 
     fn error(&self, what: impl Into<String>) -> Error {
-        Error::Archive { what: what.into(), offset: self.offset }
+        Error::Archive {
+            what: what.into(),
+            offset: self.offset,
+        }
     }
 }
 

@@ -25,7 +25,9 @@ pub(crate) enum Target<'a> {
 
 /// Sets an attribute; false if it was left out.
 pub(crate) fn set(target: &Target<'_>, name: &[u8], value: &[u8]) -> nix::Result<bool> {
-    let Some(name) = stored_name(name) else { return Ok(false) };
+    let Some(name) = stored_name(name) else {
+        return Ok(false);
+    };
     let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
     let result = match target {
         Target::Open(fd) => set_xattr(*fd, &name, value),
@@ -63,7 +65,10 @@ mod tests {
             ("user.a", Some("user.a")),
             ("security.capability", Some("security.capability")),
             ("user.overlay.opaque", Some("user.overlay.overlay.opaque")),
-            ("user.overlay.overlay.x", Some("user.overlay.overlay.overlay.x")),
+            (
+                "user.overlay.overlay.x",
+                Some("user.overlay.overlay.overlay.x"),
+            ),
             ("trusted.overlay.opaque", None),
             ("user.containers.override_stat", None),
         ] {

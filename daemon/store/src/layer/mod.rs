@@ -91,7 +91,11 @@ pub(crate) fn unpack<R: Read>(
         // digest is looked at first; where the rest cannot be read, the first error stands.
         Err(error) => {
             let told = drain(&mut input).is_ok() || input.is_too_long();
-            let verdict = if told { verify_input(input, layer).err() } else { None };
+            let verdict = if told {
+                verify_input(input, layer).err()
+            } else {
+                None
+            };
             return Err(verdict.unwrap_or(error));
         }
     };
@@ -139,7 +143,10 @@ fn write<R: Read>(
 fn verify_input<R: Read>(input: Hashing<R>, layer: &LayerSource) -> Result<String> {
     let (digest, len) = input.finish();
     match layer.size {
-        Some(expected) if len != expected => Err(Error::SizeMismatch { expected, found: len }),
+        Some(expected) if len != expected => Err(Error::SizeMismatch {
+            expected,
+            found: len,
+        }),
         _ => verify("layer", layer.digest.as_deref(), &digest).map(|()| digest),
     }
 }

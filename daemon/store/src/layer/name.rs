@@ -58,7 +58,9 @@ impl Name {
         let name = parts.join(&b'/');
         if name.len() > PATH_BYTES_MAX {
             let len = name.len();
-            return Err(format!("its name is {len} bytes, more than {PATH_BYTES_MAX}"));
+            return Err(format!(
+                "its name is {len} bytes, more than {PATH_BYTES_MAX}"
+            ));
         }
         Ok(Self(name))
     }
@@ -102,7 +104,9 @@ impl Name {
 
     /// What an entry of this name asks for.
     pub(crate) fn meaning(self) -> Result<Meaning, String> {
-        let Some((dir, file)) = self.split() else { return Ok(Meaning::Plain(self)) };
+        let Some((dir, file)) = self.split() else {
+            return Ok(Meaning::Plain(self));
+        };
         if file == OPAQUE_MARK {
             return Ok(Meaning::Opaque(dir));
         }
@@ -136,7 +140,11 @@ mod tests {
             ("a\0b", None),
         ] {
             let cleaned = Name::clean(path.as_bytes()).ok();
-            assert_eq!(cleaned.as_ref().map(Name::as_bytes), expected.map(str::as_bytes), "{path}");
+            assert_eq!(
+                cleaned.as_ref().map(Name::as_bytes),
+                expected.map(str::as_bytes),
+                "{path}"
+            );
         }
         assert!(Name::clean(&[b'a'; 255]).is_ok());
         assert!(Name::clean(&[b'a'; 256]).is_err());

@@ -24,8 +24,12 @@ impl IdMap {
     /// The map of users, or of groups.
     pub(crate) fn of_this_process(file: &str) -> Self {
         // Without /proc nothing is known, and chown(2) itself decides.
-        fs::read_to_string(format!("/proc/self/{file}"))
-            .map_or(Self { extents: vec![(0, u64::from(u32::MAX))] }, |text| Self::parse(&text))
+        fs::read_to_string(format!("/proc/self/{file}")).map_or(
+            Self {
+                extents: vec![(0, u64::from(u32::MAX))],
+            },
+            |text| Self::parse(&text),
+        )
     }
 
     fn parse(text: &str) -> Self {
@@ -34,13 +38,19 @@ impl IdMap {
             let first = fields.next()?.parse().ok()?;
             Some((first, fields.nth(1)?.parse().ok()?))
         };
-        Self { extents: text.lines().filter_map(extent).collect() }
+        Self {
+            extents: text.lines().filter_map(extent).collect(),
+        }
     }
 
     /// The id, if a file can have it.
     pub(crate) fn id(&self, id: u64) -> Option<u32> {
         let within = |(first, count): &(u64, u64)| id >= *first && id - first < *count;
-        self.extents.iter().any(within).then(|| u32::try_from(id).ok()).flatten()
+        self.extents
+            .iter()
+            .any(within)
+            .then(|| u32::try_from(id).ok())
+            .flatten()
     }
 
     /// The ids for a message: `0-65535`.
@@ -48,7 +58,11 @@ impl IdMap {
         let range = |(first, count): &(u64, u64)| {
             format!("{first}-{}", first.saturating_add(count.saturating_sub(1)))
         };
-        self.extents.iter().map(range).collect::<Vec<_>>().join(", ")
+        self.extents
+            .iter()
+            .map(range)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
@@ -58,7 +72,8 @@ mod tests {
 
     #[test]
     fn ids_outside_the_map_have_no_owner() {
-        let map = IdMap::parse("         0       1500          1\n         1     300000      65536\n");
+        let map =
+            IdMap::parse("         0       1500          1\n         1     300000      65536\n");
         assert_eq!(map.id(0), Some(0));
         assert_eq!(map.id(65536), Some(65536));
         assert_eq!(map.id(65537), None);

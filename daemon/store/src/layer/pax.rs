@@ -24,7 +24,8 @@ impl Pax {
             bytes = rest;
             match key {
                 b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
-                    self.segments.push(number(value).ok_or("malformed pax sparse map")?);
+                    self.segments
+                        .push(number(value).ok_or("malformed pax sparse map")?);
                 }
                 _ => drop(self.records.insert(key.to_vec(), value.to_vec())),
             }
@@ -35,7 +36,10 @@ impl Pax {
     /// Value of a key. An empty value removes what the plain header says, which nobody uses: it
     /// counts as absent.
     pub(crate) fn get(&self, key: &str) -> Option<&[u8]> {
-        self.records.get(key.as_bytes()).map(Vec::as_slice).filter(|value| !value.is_empty())
+        self.records
+            .get(key.as_bytes())
+            .map(Vec::as_slice)
+            .filter(|value| !value.is_empty())
     }
 
     /// A decimal value.
@@ -85,7 +89,9 @@ pub(crate) fn number(text: &[u8]) -> Option<u64> {
 
 /// `-1.25` is 1.25 s before the epoch: -2 s and 750,000,000 ns.
 fn time(text: &[u8]) -> Option<(i64, u32)> {
-    let (negative, text) = text.strip_prefix(b"-").map_or((false, text), |rest| (true, rest));
+    let (negative, text) = text
+        .strip_prefix(b"-")
+        .map_or((false, text), |rest| (true, rest));
     let mut parts = text.splitn(2, |byte| *byte == b'.');
     let seconds = i64::try_from(number(parts.next()?)?).ok()?;
     let mut nanoseconds = 0_u32;
@@ -94,7 +100,9 @@ fn time(text: &[u8]) -> Option<(i64, u32)> {
         return None;
     }
     for place in 0..9 {
-        let digit = fraction.get(place).map_or(0, |digit| u32::from(digit - b'0'));
+        let digit = fraction
+            .get(place)
+            .map_or(0, |digit| u32::from(digit - b'0'));
         nanoseconds = nanoseconds * 10 + digit;
     }
     Some(match (negative, nanoseconds) {
@@ -134,7 +142,14 @@ mod tests {
 
     #[test]
     fn malformed_records_are_refused() {
-        for bad in ["x", "5 a=b", "999999 a=b\n", "6 ab\n", "18446744073709551616 a=b\n", "3 =\n"] {
+        for bad in [
+            "x",
+            "5 a=b",
+            "999999 a=b\n",
+            "6 ab\n",
+            "18446744073709551616 a=b\n",
+            "3 =\n",
+        ] {
             assert!(Pax::default().extend(bad.as_bytes()).is_err(), "{bad}");
         }
     }

@@ -21,7 +21,9 @@ impl Map {
     pub(crate) fn new(segments: Vec<(u64, u64)>, size: u64, data: u64) -> Result<Self, String> {
         let (mut end, mut sum) = (0_u64, 0_u64);
         for (offset, len) in &segments {
-            let next = offset.checked_add(*len).filter(|next| *offset >= end && *next <= size);
+            let next = offset
+                .checked_add(*len)
+                .filter(|next| *offset >= end && *next <= size);
             end = next.ok_or("sparse map is out of order or beyond the file")?;
             // Cannot overflow: the stretches do not overlap and end within `size`.
             sum += len;
@@ -42,7 +44,9 @@ impl Numbers {
     /// Adds a stretch.
     pub(crate) fn push(&mut self, offset: u64, len: u64) -> Result<(), String> {
         if self.0.len() >= SEGMENTS_MAX {
-            return Err(format!("sparse file has more than {SEGMENTS_MAX} stretches of data"));
+            return Err(format!(
+                "sparse file has more than {SEGMENTS_MAX} stretches of data"
+            ));
         }
         self.0.push((offset, len));
         Ok(())
@@ -75,10 +79,14 @@ pub(crate) enum PaxSparse {
 /// Reads what a pax header says of sparseness.
 pub(crate) fn of_pax(pax: &Pax) -> Result<Option<PaxSparse>, String> {
     if pax.get("GNU.sparse.major") == Some(b"1") {
-        let size = pax.number("GNU.sparse.realsize")?.ok_or("sparse file without a size")?;
+        let size = pax
+            .number("GNU.sparse.realsize")?
+            .ok_or("sparse file without a size")?;
         return Ok(Some(PaxSparse::InData(size)));
     }
-    let Some(size) = pax.number("GNU.sparse.size")? else { return Ok(None) };
+    let Some(size) = pax.number("GNU.sparse.size")? else {
+        return Ok(None);
+    };
     let listed: Vec<u64> = match pax.get("GNU.sparse.map") {
         Some(map) => map
             .split(|byte| *byte == b',')

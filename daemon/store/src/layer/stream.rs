@@ -33,7 +33,12 @@ pub(crate) struct Hashing<R> {
 impl<R: Read> Hashing<R> {
     /// Reads at most `max` bytes, and one more to know that there are more.
     pub(crate) fn new(inner: R, max: Option<u64>) -> Self {
-        Self { inner, hash: Sha256::new(), len: 0, max: max.unwrap_or(u64::MAX) }
+        Self {
+            inner,
+            hash: Sha256::new(),
+            len: 0,
+            max: max.unwrap_or(u64::MAX),
+        }
     }
 
     /// Digest and count of what was read.
@@ -75,9 +80,15 @@ impl<R: Read> Decoder<R> {
     /// Docker: registries hold layers under wrong media types, and no tar begins as gzip or zstd do.
     pub(crate) fn new(mut source: R, compression: Compression) -> io::Result<Self> {
         let mut magic = Vec::new();
-        source.by_ref().take(MAGIC_LEN as u64).read_to_end(&mut magic)?;
+        source
+            .by_ref()
+            .take(MAGIC_LEN as u64)
+            .read_to_end(&mut magic)?;
         let is = |prefix: &[u8]| compression != Compression::None && magic.starts_with(prefix);
-        let (gzip, zstd) = (is(&GZIP_MAGIC), is(&ZSTD_MAGIC) || is(&magic) && is_skippable(&magic));
+        let (gzip, zstd) = (
+            is(&GZIP_MAGIC),
+            is(&ZSTD_MAGIC) || is(&magic) && is_skippable(&magic),
+        );
         let source = BufReader::with_capacity(BUFFER_BYTES, Cursor::new(magic).chain(source));
         Ok(if gzip {
             Self::Gzip(Box::new(MultiGzDecoder::new(source)))
@@ -108,7 +119,11 @@ pub(crate) struct Zstd<R> {
 
 impl<R: BufRead> Zstd<R> {
     fn new(source: R) -> Self {
-        Self { source, decoder: FrameDecoder::new(), within_frame: false }
+        Self {
+            source,
+            decoder: FrameDecoder::new(),
+            within_frame: false,
+        }
     }
 
     /// Goes to the next frame with data; false at the end of the stream.
@@ -144,7 +159,9 @@ impl<R: BufRead> Read for Zstd<R> {
             }
             if self.within_frame && !self.decoder.is_finished() {
                 let step = BlockDecodingStrategy::UptoBlocks(1);
-                self.decoder.decode_blocks(&mut self.source, step).map_err(io::Error::other)?;
+                self.decoder
+                    .decode_blocks(&mut self.source, step)
+                    .map_err(io::Error::other)?;
                 continue;
             }
             self.within_frame = false;
@@ -171,7 +188,12 @@ pub(crate) fn on_another_thread<T: Send>(
     let (sender, receiver) = mpsc::sync_channel(QUEUE_LEN);
     let (spare_sender, spares) = mpsc::channel();
     thread::scope(|scope| {
-        let received = Received { receiver, spares: spare_sender, part: Vec::new(), at: 0 };
+        let received = Received {
+            receiver,
+            spares: spare_sender,
+            part: Vec::new(),
+            at: 0,
+        };
         let consumer = thread::Builder::new()
             .name("layer-writer".to_owned())
             .spawn_scoped(scope, move || consume(received))
@@ -186,11 +208,18 @@ pub(crate) fn on_another_thread<T: Send>(
 }
 
 /// Sends until the end, an error, or nobody listens.
-fn feed(source: &mut impl Read, sender: &SyncSender<io::Result<Vec<u8>>>, spares: &Receiver<Vec<u8>>) {
+fn feed(
+    source: &mut impl Read,
+    sender: &SyncSender<io::Result<Vec<u8>>>,
+    spares: &Receiver<Vec<u8>>,
+) {
     loop {
         let mut part = spares.try_recv().unwrap_or_default();
         part.clear();
-        let read = source.by_ref().take(BUFFER_BYTES as u64).read_to_end(&mut part);
+        let read = source
+            .by_ref()
+            .take(BUFFER_BYTES as u64)
+            .read_to_end(&mut part);
         let last = !matches!(read, Ok(got) if got > 0);
         let sent = sender.send(read.map(|_| part));
         if last || sent.is_err() {

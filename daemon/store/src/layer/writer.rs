@@ -46,8 +46,10 @@ const REMEMBERED_BYTES_MAX: usize = 64 << 20;
 /// What a remembered name takes beside its bytes.
 const REMEMBERED_ENTRY_BYTES: usize = 96;
 
-const DIRECTORY: OFlag =
-    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
 
 /// What was made, and what was left out.
 #[derive(Debug, Default)]
@@ -89,13 +91,27 @@ pub(crate) struct Writer {
 impl Writer {
     /// Writes beneath `root`, an empty directory.
     pub(crate) fn new(root: OwnedFd, ownership: Ownership) -> Self {
-        let maps = || (IdMap::of_this_process("uid_map"), IdMap::of_this_process("gid_map"));
+        let maps = || {
+            (
+                IdMap::of_this_process("uid_map"),
+                IdMap::of_this_process("gid_map"),
+            )
+        };
         Self {
             root,
             owners: (ownership == Ownership::Preserve).then(maps),
-            me: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
+            me: (
+                nix::unistd::geteuid().as_raw(),
+                nix::unistd::getegid().as_raw(),
+            ),
             parent: None,
-            dirs: BTreeMap::from([(Name::root(), Pending { mode: 0o755, mtime: None })]),
+            dirs: BTreeMap::from([(
+                Name::root(),
+                Pending {
+                    mode: 0o755,
+                    mtime: None,
+                },
+            )]),
             whiteouts: BTreeSet::new(),
             opaque: BTreeSet::new(),
             remembered_bytes: 0,
@@ -128,7 +144,8 @@ impl Writer {
         }
         // Contents before their directory, whose mode may then forbid entry.
         while let Some((name, pending)) = self.dirs.pop_last() {
-            self.finish_directory(&name, pending).map_err(failed_name("finish", &name))?;
+            self.finish_directory(&name, pending)
+                .map_err(failed_name("finish", &name))?;
             if pending.mtime.is_none() && !name.is_root() {
                 self.summary.implicit_dirs.push(name);
             }
@@ -140,7 +157,10 @@ impl Writer {
         let Some((dir, file)) = name.split() else {
             return match entry.kind {
                 Kind::Directory => self.describe(name, entry),
-                _ => Err(refused(entry, "it would replace the layer's root".to_owned())),
+                _ => Err(refused(
+                    entry,
+                    "it would replace the layer's root".to_owned(),
+                )),
             };
         };
         if entry.kind == Kind::Device {
@@ -165,7 +185,9 @@ impl Writer {
                 self.describe_at(&parent, file, entry)
             }
             Kind::Fifo => {
-                self.make(&name, &parent, entry, || mkfifoat(&*parent, file, Mode::S_IRUSR))?;
+                self.make(&name, &parent, entry, || {
+                    mkfifoat(&*parent, file, Mode::S_IRUSR)
+                })?;
                 self.describe_at(&parent, file, entry)
             }
             Kind::HardLink => self.hard_link(&name, &parent, entry),
@@ -183,7 +205,8 @@ impl Writer {
     ) -> Result<T> {
         match make() {
             Err(Errno::EEXIST) => {
-                self.clear_place(name, parent).map_err(failed("replace", entry))?;
+                self.clear_place(name, parent)
+                    .map_err(failed("replace", entry))?;
                 make().map_err(failed("create", entry))
             }
             result => result.map_err(failed("create", entry)),
@@ -191,12 +214,13 @@ impl Writer {
     }
 
     fn clear_place(&mut self, name: &Name, parent: &OwnedFd) -> nix::Result<()> {
-        let Some((_, file)) = name.split() else { return Err(Errno::EBUSY) };
+        let Some((_, file)) = name.split() else {
+            return Err(Errno::EBUSY);
+        };
         self.parent = None;
         let beneath = name.join(b"");
-        let within = |other: &Name| {
-            other == name || other.as_bytes().starts_with(beneath.as_bytes())
-        };
+        let within =
+            |other: &Name| other == name || other.as_bytes().starts_with(beneath.as_bytes());
         self.dirs.retain(|other, _| !within(other));
         self.whiteouts.retain(|other| !within(other));
         self.opaque.retain(|other| !within(other));
@@ -219,9 +243,14 @@ impl Writer {
         if is_directory(&there) {
             return Ok(());
         }
-        self.clear_place(name, parent).map_err(failed("replace", entry))?;
+        self.clear_place(name, parent)
+            .map_err(failed("replace", entry))?;
         mkdirat(parent, file, Mode::S_IRWXU).map_err(failed("create", entry))?;
-        if is_whiteout(&there) { self.make_opaque(name.clone(), entry) } else { Ok(()) }
+        if is_whiteout(&there) {
+            self.make_opaque(name.clone(), entry)
+        } else {
+            Ok(())
+        }
     }
 
     /// Opens the directory `dir`, making it and its parents where they are missing.
@@ -242,7 +271,10 @@ impl Writer {
     fn implicit_directory(&mut self, dir: &Name, entry: &Entry) -> Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let mut name = Name::root();
-        let mut fd = self.root.try_clone().map_err(failed("find the directory of", entry))?;
+        let mut fd = self
+            .root
+            .try_clone()
+            .map_err(failed("find the directory of", entry))?;
         for file in dir.as_bytes().split(|byte| *byte == b'/') {
             name = name.join(file);
             let mut opened = open_beneath(self.root.as_fd(), name.as_bytes(), flags);
@@ -255,7 +287,13 @@ impl Writer {
             if missing {
                 self.make_directory(&name, &fd, file, entry)?;
                 self.remember(&name, entry)?;
-                self.dirs.insert(name.clone(), Pending { mode: 0o755, mtime: None });
+                self.dirs.insert(
+                    name.clone(),
+                    Pending {
+                        mode: 0o755,
+                        mtime: None,
+                    },
+                );
                 opened = open_beneath(self.root.as_fd(), name.as_bytes(), flags);
             }
             fd = opened.map_err(failed("make the directory of", entry))?;
@@ -268,7 +306,10 @@ impl Writer {
             .map_err(|why| refused(entry, format!("as for its target, {why}")))?;
         let shown = String::from_utf8_lossy(&entry.link);
         let Some((dir, target_file)) = target.split() else {
-            return Err(refused(entry, format!("its target {shown:?} is a directory")));
+            return Err(refused(
+                entry,
+                format!("its target {shown:?} is a directory"),
+            ));
         };
         if target == *name {
             return Err(refused(entry, "it links to itself".to_owned()));
@@ -279,12 +320,18 @@ impl Writer {
         let (dir, stat) = match found {
             Ok(found) if !is_whiteout(&found.1) => found,
             Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => {
-                return Err(refused(entry, format!("its target {shown:?} is not in the layer")));
+                return Err(refused(
+                    entry,
+                    format!("its target {shown:?} is not in the layer"),
+                ));
             }
             Err(errno) => return Err(failed("find the target of", entry)(errno)),
         };
         if is_directory(&stat) {
-            return Err(refused(entry, format!("its target {shown:?} is a directory")));
+            return Err(refused(
+                entry,
+                format!("its target {shown:?} is a directory"),
+            ));
         }
         let (_, file) = name.split().unwrap_or((Name::root(), b""));
         let make = || linkat(&dir, target_file, parent, file, LinkatFlags::empty());
@@ -293,7 +340,10 @@ impl Writer {
 
     fn fill<R: Read>(&mut self, file: File, entry: &Entry, data: &mut Archive<R>) -> Result<()> {
         let whole = [(0, entry.size)];
-        let segments = entry.sparse.as_ref().map_or(&whole[..], |map| map.segments.as_slice());
+        let segments = entry
+            .sparse
+            .as_ref()
+            .map_or(&whole[..], |map| map.segments.as_slice());
         if entry.sparse.is_some() {
             let size = i64::try_from(entry.size).unwrap_or(i64::MAX);
             ftruncate(&file, size).map_err(failed("write", entry))?;
@@ -301,14 +351,20 @@ impl Writer {
         for (start, len) in segments {
             let (mut offset, mut left) = (*start, *len);
             while left > 0 {
-                let want = usize::try_from(left).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
+                let want = usize::try_from(left)
+                    .unwrap_or(BUFFER_BYTES)
+                    .min(BUFFER_BYTES);
                 let got = data.read(self.buffer.get_mut(..want).unwrap_or_default())?;
                 let part = self.buffer.get(..got).unwrap_or_default();
-                file.write_all_at(part, offset).map_err(failed("write", entry))?;
+                file.write_all_at(part, offset)
+                    .map_err(failed("write", entry))?;
                 offset += got as u64;
                 left -= (got as u64).min(left);
                 if got == 0 {
-                    return Err(refused(entry, "its data is shorter than its size".to_owned()));
+                    return Err(refused(
+                        entry,
+                        "its data is shorter than its size".to_owned(),
+                    ));
                 }
             }
         }
@@ -326,8 +382,14 @@ impl Writer {
     /// Owner, attributes, mode and time of what cannot be opened.
     fn describe_at(&mut self, parent: &OwnedFd, file: &[u8], entry: &Entry) -> Result<()> {
         if let Some((uid, gid)) = self.owner(entry)? {
-            fchownat(parent, file, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
-                .map_err(failed("set the owner of", entry))?;
+            fchownat(
+                parent,
+                file,
+                Some(uid),
+                Some(gid),
+                AtFlags::AT_SYMLINK_NOFOLLOW,
+            )
+            .map_err(failed("set the owner of", entry))?;
         }
         if entry.kind != Kind::Symlink {
             fchmodat(parent, file, mode(entry.mode), FchmodatFlags::FollowSymlink)
@@ -351,7 +413,13 @@ impl Writer {
             self.attributes(Target::Open(fd.as_fd()), entry)?;
         }
         self.remember(&name, entry)?;
-        self.dirs.insert(name, Pending { mode: entry.mode, mtime: Some(entry.mtime) });
+        self.dirs.insert(
+            name,
+            Pending {
+                mode: entry.mode,
+                mtime: Some(entry.mtime),
+            },
+        );
         Ok(())
     }
 
@@ -376,18 +444,29 @@ impl Writer {
 
     /// Owner to set; none where it is right already or owners are ignored.
     fn owner(&self, entry: &Entry) -> Result<Option<(Uid, Gid)>> {
-        let Some((users, groups)) = &self.owners else { return Ok(None) };
+        let Some((users, groups)) = &self.owners else {
+            return Ok(None);
+        };
         let outside = |what, id, map: &IdMap| {
             let ids = map.ranges();
-            refused(entry, format!("its {what} {id} is not among the ids of this user ({ids})"))
+            refused(
+                entry,
+                format!("its {what} {id} is not among the ids of this user ({ids})"),
+            )
         };
-        let uid = users.id(entry.uid).ok_or_else(|| outside("owner", entry.uid, users))?;
-        let gid = groups.id(entry.gid).ok_or_else(|| outside("group", entry.gid, groups))?;
+        let uid = users
+            .id(entry.uid)
+            .ok_or_else(|| outside("owner", entry.uid, users))?;
+        let gid = groups
+            .id(entry.gid)
+            .ok_or_else(|| outside("group", entry.gid, groups))?;
         Ok(((uid, gid) != self.me).then(|| (Uid::from_raw(uid), Gid::from_raw(gid))))
     }
 
     fn whiteout(&mut self, name: Name, entry: &Entry) -> Result<()> {
-        let Some((dir, file)) = name.split() else { return Ok(()) };
+        let Some((dir, file)) = name.split() else {
+            return Ok(());
+        };
         let parent = self.directory_of(&dir, entry)?;
         match stat_at(&parent, file) {
             Ok(there) if is_directory(&there) => return self.make_opaque(name, entry),
@@ -403,7 +482,9 @@ impl Writer {
     }
 
     fn remove_whiteout(&self, name: &Name) -> Result<()> {
-        let Some((dir, file)) = name.split() else { return Ok(()) };
+        let Some((dir, file)) = name.split() else {
+            return Ok(());
+        };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         open_beneath(self.root.as_fd(), dot_if_root(&dir), flags)
             .and_then(|dir| match stat_at(&dir, file)? {
@@ -416,7 +497,8 @@ impl Writer {
     fn make_opaque(&mut self, dir: Name, entry: &Entry) -> Result<()> {
         let fd = open_beneath(self.root.as_fd(), dot_if_root(&dir), DIRECTORY)
             .map_err(failed("open", entry))?;
-        attribute::set_opaque(fd.as_fd()).map_err(failed("make the directory opaque for", entry))?;
+        attribute::set_opaque(fd.as_fd())
+            .map_err(failed("make the directory opaque for", entry))?;
         self.remember(&dir, entry)?;
         self.opaque.insert(dir);
         Ok(())
@@ -437,14 +519,21 @@ impl Writer {
     fn remember(&mut self, name: &Name, entry: &Entry) -> Result<()> {
         self.remembered_bytes += name.as_bytes().len() + REMEMBERED_ENTRY_BYTES;
         if self.remembered_bytes > REMEMBERED_BYTES_MAX {
-            return Err(refused(entry, "the layer has too many directories".to_owned()));
+            return Err(refused(
+                entry,
+                "the layer has too many directories".to_owned(),
+            ));
         }
         Ok(())
     }
 }
 
 fn dot_if_root(name: &Name) -> &[u8] {
-    if name.is_root() { b"." } else { name.as_bytes() }
+    if name.is_root() {
+        b"."
+    } else {
+        name.as_bytes()
+    }
 }
 
 fn stat_at(dir: &OwnedFd, file: &[u8]) -> nix::Result<FileStat> {
@@ -468,16 +557,27 @@ fn time((seconds, nanoseconds): (i64, u32)) -> TimeSpec {
 }
 
 fn refused(entry: &Entry, why: String) -> Error {
-    Error::Entry { entry: entry.name(), why }
+    Error::Entry {
+        entry: entry.name(),
+        why,
+    }
 }
 
 fn failed<E: Into<io::Error>>(action: &'static str, entry: &Entry) -> impl FnOnce(E) -> Error {
-    move |source| Error::Apply { action, entry: entry.name(), source: source.into() }
+    move |source| Error::Apply {
+        action,
+        entry: entry.name(),
+        source: source.into(),
+    }
 }
 
 fn failed_name(action: &'static str, name: &Name) -> impl FnOnce(Errno) -> Error {
     move |errno| {
         let entry = String::from_utf8_lossy(name.as_bytes()).into_owned();
-        Error::Apply { action, entry, source: errno.into() }
+        Error::Apply {
+            action,
+            entry,
+            source: errno.into(),
+        }
     }
 }

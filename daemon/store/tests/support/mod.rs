@@ -43,7 +43,11 @@ impl Fixture {
         fs::create_dir_all(&sentinel).unwrap();
         fs::write(sentinel.join("file"), "untouched").unwrap();
         let (store, _) = Store::open_with(&dir.path().join("data"), Ownership::Ignore).unwrap();
-        Self { dir, sentinel, store }
+        Self {
+            dir,
+            sentinel,
+            store,
+        }
     }
 
     pub(crate) fn names(&self, folder: &str) -> Vec<String> {
@@ -79,11 +83,16 @@ impl Archive {
     }
 
     fn add(mut self, name: &str, link: &str, mut header: Header, data: &[u8]) -> Self {
-        for (text, kind) in [(name, EntryType::GNULongName), (link, EntryType::GNULongLink)] {
+        for (text, kind) in [
+            (name, EntryType::GNULongName),
+            (link, EntryType::GNULongLink),
+        ] {
             if text.len() > 100 {
                 let mut long = header_of(kind, text.len() as u64 + 1);
                 long.set_cksum();
-                self.0.append(&long, [text.as_bytes(), b"\0"].concat().as_slice()).unwrap();
+                self.0
+                    .append(&long, [text.as_bytes(), b"\0"].concat().as_slice())
+                    .unwrap();
             }
         }
         let old = header.as_old_mut();
@@ -97,7 +106,12 @@ impl Archive {
     }
 
     pub(crate) fn file(self, name: &str, data: &[u8]) -> Self {
-        self.add(name, "", header_of(EntryType::Regular, data.len() as u64), data)
+        self.add(
+            name,
+            "",
+            header_of(EntryType::Regular, data.len() as u64),
+            data,
+        )
     }
 
     pub(crate) fn mode_file(self, name: &str, mode: u32) -> Self {
@@ -136,7 +150,9 @@ impl Archive {
 
     /// A file with pax records.
     pub(crate) fn pax_file(mut self, name: &str, records: &[(&str, &[u8])]) -> Self {
-        self.0.append_pax_extensions(records.iter().copied()).unwrap();
+        self.0
+            .append_pax_extensions(records.iter().copied())
+            .unwrap();
         self.file(name, b"data")
     }
 
