@@ -16,7 +16,7 @@ use rcd_proto::types::container::{
 };
 use rcd_proto::types::exec::ExecConfig;
 use rcd_proto::types::image::{ImageDetail, ImageSummary, LayerProgress, LayerState, PullReply};
-use rcd_store::record::{self, NetworkMode};
+use rcd_store::NetworkMode;
 
 /// Size of a terminal whose client does not say: that of the first ones, which programs expect.
 const TERMINAL_DEFAULT: (u16, u16) = (24, 80);
@@ -170,14 +170,14 @@ pub fn container_request(config: ContainerConfig) -> Result<ContainerRequest, Er
     })
 }
 
-fn bind_to_record(bind: Bind) -> record::Bind {
+fn bind_to_record(bind: Bind) -> rcd_store::Bind {
     let Bind {
         source,
         target,
         read_only,
         recursive,
     } = bind;
-    record::Bind {
+    rcd_store::Bind {
         source,
         target,
         read_only,
@@ -185,8 +185,8 @@ fn bind_to_record(bind: Bind) -> record::Bind {
     }
 }
 
-fn bind_of_record(bind: &record::Bind) -> Bind {
-    let record::Bind {
+fn bind_of_record(bind: &rcd_store::Bind) -> Bind {
+    let rcd_store::Bind {
         source,
         target,
         read_only,
@@ -322,7 +322,7 @@ pub fn container_detail(
     }
 }
 
-fn effective_config(config: &record::ContainerConfig) -> EffectiveConfig {
+fn effective_config(config: &rcd_store::ContainerConfig) -> EffectiveConfig {
     let config = config.clone();
     EffectiveConfig {
         binds: config.binds.iter().map(bind_of_record).collect(),
@@ -365,7 +365,7 @@ pub fn image_summary(info: &ImageInfo) -> ImageSummary {
 
 /// Everything about an image.
 pub fn image_detail(info: &ImageInfo) -> ImageDetail {
-    let record = record::ImageRecord::clone(&info.record);
+    let record = rcd_store::ImageRecord::clone(&info.record);
     ImageDetail {
         summary: image_summary(info),
         platform: format!("{}/{}", record.os, record.architecture),
