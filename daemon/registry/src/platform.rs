@@ -97,7 +97,7 @@ impl FromStr for Platform {
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         };
-        if !parts.iter().all(|part| word(part)) {
+        if !parts.iter().all(word) {
             return Err(invalid());
         }
         let (os, architecture, variant) = match parts.as_slice() {

@@ -3,143 +3,22 @@
 use std::collections::BTreeSet;
 
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
     LinuxSeccompOperator, LinuxSyscall,
 };
 
 use super::arch::{Abi, Machine, X32_BIT};
-use super::bpf::{self, INSTRUCTION_BYTES};
+use super::bpf::INSTRUCTION_BYTES;
 use super::compile::compile;
-use super::policy::{
-    ENOSYS, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, filter_value,
-};
+use super::policy::{ENOSYS, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO};
 use super::*;
 
-/// `struct seccomp_data` without the instruction pointer.
-#[derive(Debug, Clone, Copy)]
-struct Call {
-    number: u32,
-    arch: u32,
-    arguments: [u64; 6],
-}
+mod kernel;
+mod plain;
+
+use plain::{Call, Plain, run};
 
 const EPERM: u32 = SECCOMP_RET_ERRNO | 1;
-
-fn word(call: &Call, offset: u32) -> u32 {
-    let argument = |offset: u32| call.arguments[(offset as usize - 16) / 8];
-    match offset {
-        bpf::OFFSET_NUMBER => call.number,
-        bpf::OFFSET_ARCH => call.arch,
-        16.. if offset.is_multiple_of(8) => argument(offset) as u32,
-        16.. if offset.is_multiple_of(4) => (argument(offset) >> 32) as u32,
-        _ => panic!("load from {offset}"),
-    }
-}
-
-/// Runs a filter as the kernel would, and counts its steps.
-fn run(filter: &[u8], call: &Call) -> (u32, usize) {
-    let (instructions, rest) = filter.as_chunks::<INSTRUCTION_BYTES>();
-    assert!(rest.is_empty());
-    let (mut pc, mut a, mut steps) = (0, 0, 0);
-    loop {
-        let [c0, c1, yes, no, k @ ..] = instructions[pc];
-        let k = u32::from_ne_bytes(k);
-        let jump = |holds: bool| usize::from(if holds { yes } else { no });
-        pc += 1;
-        steps += 1;
-        match u16::from_ne_bytes([c0, c1]) {
-            bpf::LOAD => a = word(call, k),
-            bpf::AND => a &= k,
-            bpf::JUMP => pc += k as usize,
-            bpf::IF_EQUAL => pc += jump(a == k),
-            bpf::IF_GREATER => pc += jump(a > k),
-            bpf::IF_AT_LEAST => pc += jump(a >= k),
-            bpf::RETURN => return (k, steps),
-            code => panic!("instruction {code:#x}"),
-        }
-    }
-}
-
-/// What the profile says in its own words, without intervals or halves.
-fn reference(profile: &LinuxSeccomp, machine: Machine, call: &Call) -> u32 {
-    let has = |arch| profile.architectures().iter().flatten().any(|a| *a == arch);
-    let (abi32, name32) = machine.abi32();
-    let abi = if call.arch == machine.abi64().audit_arch() {
-        machine.abi64()
-    } else if call.arch == abi32.audit_arch() && has(name32) {
-        abi32
-    } else {
-        return SECCOMP_RET_KILL_PROCESS;
-    };
-    let mut number = call.number;
-    if abi == Abi::X86_64 {
-        if has(Arch::ScmpArchX32) {
-            number &= !X32_BIT;
-        } else if number >= X32_BIT {
-            return ENOSYS;
-        }
-    }
-    let default = filter_value(profile.default_action(), profile.default_errno_ret(), "").unwrap();
-    if !abi.table().numbers.contains(&number) {
-        let permissive = matches!(
-            profile.default_action(),
-            LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog
-        );
-        return if permissive { default } else { ENOSYS };
-    }
-    let entries = || {
-        profile.syscalls().iter().flatten().filter(|entry| {
-            entry
-                .names()
-                .iter()
-                .any(|name| abi.table().numbers_of(name).contains(&number))
-        })
-    };
-    let arguments = |entry: &LinuxSyscall| entry.args().clone().unwrap_or_default();
-    let value = |entry: &LinuxSyscall| filter_value(entry.action(), entry.errno_ret(), "").unwrap();
-    let conditional = entries().find(|entry| {
-        let arguments = arguments(entry);
-        !arguments.is_empty() && entry_holds(&arguments, call, abi)
-    });
-    let plain = || entries().find(|entry| arguments(entry).is_empty());
-    conditional.or_else(plain).map_or(default, value)
-}
-
-fn entry_holds(arguments: &[LinuxSeccompArg], call: &Call, abi: Abi) -> bool {
-    let mut indices: Vec<usize> = arguments.iter().map(LinuxSeccompArg::index).collect();
-    indices.sort_unstable();
-    indices.dedup();
-    let mut results = arguments
-        .iter()
-        .map(|argument| argument_holds(argument, call, abi));
-    if indices.len() == arguments.len() {
-        results.all(|r| r)
-    } else {
-        results.any(|r| r)
-    }
-}
-
-fn argument_holds(argument: &LinuxSeccompArg, call: &Call, abi: Abi) -> bool {
-    let cut = |value: u64| {
-        if abi.is_64_bit() {
-            value
-        } else {
-            u64::from(value as u32)
-        }
-    };
-    let (actual, value) = (cut(call.arguments[argument.index()]), cut(argument.value()));
-    match argument.op() {
-        LinuxSeccompOperator::ScmpCmpNe => actual != value,
-        LinuxSeccompOperator::ScmpCmpLt => actual < value,
-        LinuxSeccompOperator::ScmpCmpLe => actual <= value,
-        LinuxSeccompOperator::ScmpCmpEq => actual == value,
-        LinuxSeccompOperator::ScmpCmpGe => actual >= value,
-        LinuxSeccompOperator::ScmpCmpGt => actual > value,
-        LinuxSeccompOperator::ScmpCmpMaskedEq => {
-            actual & value == cut(argument.value_two().unwrap_or(0))
-        }
-    }
-}
 
 /// Values around everything that the profile compares with.
 fn samples(profile: &LinuxSeccomp) -> Vec<u64> {
@@ -218,6 +97,7 @@ fn check(profile: &LinuxSeccomp, machine: Machine, random: &mut Random, rounds: 
         .chain(private)
         .chain(special)
         .collect::<Vec<u32>>();
+    let plain = Plain::new(profile, machine);
     let judged = numbers_judged_by_arguments(profile, machine);
     for arch in arches {
         for &number in &numbers {
@@ -243,11 +123,7 @@ fn check(profile: &LinuxSeccomp, machine: Machine, random: &mut Random, rounds: 
                     arguments,
                 };
                 let (actual, _) = run(&filter, &call);
-                assert_eq!(
-                    actual,
-                    reference(profile, machine, &call),
-                    "{machine:?} {call:x?}"
-                );
+                assert_eq!(actual, plain.outcome(&call), "{machine:?} {call:x?}");
             }
         }
     }
