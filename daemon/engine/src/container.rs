@@ -9,8 +9,8 @@ pub(crate) mod attach;
 pub(crate) mod driver;
 pub(crate) mod exec;
 pub(crate) mod io;
-pub mod lifecycle;
-pub mod log;
+pub(crate) mod lifecycle;
+pub(crate) mod log;
 pub(crate) mod start;
 
 use std::sync::{Arc, Mutex, PoisonError};

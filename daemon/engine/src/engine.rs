@@ -148,7 +148,9 @@ impl Engine {
     /// The store cannot be read, or the runtime does not answer.
     pub async fn start(parts: Parts) -> Result<Engine> {
         let tasks = TaskTracker::new();
-        let recorder = Recorder::start(parts.store.clone(), Arc::clone(&parts.runtime), &tasks);
+        let shutdown = CancellationToken::new();
+        let (store, runtime) = (parts.store.clone(), Arc::clone(&parts.runtime));
+        let recorder = Recorder::start(store, runtime, &tasks, shutdown.clone());
         let shared = Arc::new(Shared {
             store: parts.store,
             runtime: parts.runtime,
@@ -157,7 +159,7 @@ impl Engine {
             registry: parts.registry,
             recorder,
             tasks,
-            shutdown: CancellationToken::new(),
+            shutdown,
             holder_gone: CancellationToken::new(),
             pulls: crate::image::pull::Pulls::default(),
             tables: Mutex::new(Tables::default()),

@@ -50,3 +50,6 @@ pub use types::{
     AttachRequest, ContainerInfo, ContainerPaths, ContainerRequest, ExecRequest, ImageInfo,
     LayerProgress, LayerState, Output, PullEvent, View,
 };
+
+#[cfg(test)]
+mod tests;

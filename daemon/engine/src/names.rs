@@ -9,7 +9,7 @@ const NAME_BYTES_MAX: usize = 255;
 const PREFIX_CHARS_MIN: usize = 1;
 
 /// Length of the short form of an id.
-pub const SHORT_ID_CHARS: usize = 12;
+pub(crate) const SHORT_ID_CHARS: usize = 12;
 
 const ADJECTIVES: &[&str] = &[
     "amber", "ample", "brave", "brisk", "calm", "clear", "clever", "cosy", "crisp", "daring",
@@ -90,7 +90,7 @@ pub(crate) fn is_id_prefix(text: &str) -> bool {
 ///
 /// # Errors
 /// [`Error::InvalidConfig`] for `field`.
-pub fn parse_signal(field: &'static str, text: &str) -> Result<i32> {
+pub(crate) fn parse_signal(field: &'static str, text: &str) -> Result<i32> {
     const REALTIME: (i32, i32) = (34, 64);
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);

@@ -12,7 +12,7 @@ use rcd_store::ContainerDirs;
 use rcd_store::{ContainerConfig, ContainerRecord, NetworkMode};
 
 /// Result of a runtime call.
-pub type RuntimeResult<T> = Result<T, rcd_runtime::Error>;
+pub(crate) type RuntimeResult<T> = Result<T, rcd_runtime::Error>;
 
 /// Makes processes and keeps track of them, across restarts of the daemon.
 pub trait Runtime: Send + Sync + 'static {

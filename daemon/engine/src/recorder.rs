@@ -10,7 +10,8 @@ use std::sync::Arc;
 use rcd_runtime::ProcessKey;
 use rcd_store::{ContainerRecord, ContainerStatus};
 use rcd_store::{Durability, Store};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::chain;
@@ -19,10 +20,15 @@ use crate::platform::Runtime;
 /// How many records are written in one go.
 const BATCH_MAX: usize = 128;
 
-struct Entry {
-    record: ContainerRecord,
-    /// The exit that this puts on record.
-    acknowledge: Option<ProcessKey>,
+enum Entry {
+    /// A state to write.
+    State {
+        record: Box<ContainerRecord>,
+        /// The exit that this puts on record.
+        acknowledge: Option<ProcessKey>,
+    },
+    /// Answered when all before it is written.
+    Barrier(oneshot::Sender<()>),
 }
 
 /// Queue to the recording task.
@@ -33,27 +39,35 @@ pub(crate) struct Recorder {
     queue: mpsc::UnboundedSender<Entry>,
 }
 
-impl std::fmt::Debug for Entry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Entry").field(&self.record.id).finish()
-    }
-}
-
 impl Recorder {
-    /// Starts the task. It ends when every sender is gone and all is written.
-    pub(crate) fn start(store: Store, runtime: Arc<dyn Runtime>, tasks: &TaskTracker) -> Recorder {
+    /// Starts the task. At `shutdown` it writes what is queued, and ends.
+    pub(crate) fn start(
+        store: Store,
+        runtime: Arc<dyn Runtime>,
+        tasks: &TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Recorder {
         let (queue, entries) = mpsc::unbounded_channel();
-        tasks.spawn(run(store, runtime, entries));
+        tasks.spawn(run(store, runtime, entries, shutdown));
         Recorder { queue }
     }
 
     /// Queues `status` for `record`; `ended` says that an exit may be acknowledged by it.
     pub(crate) fn record(&self, record: &ContainerRecord, status: ContainerStatus, ended: bool) {
-        let record = ContainerRecord { status, ..record.clone() };
+        let record = Box::new(ContainerRecord { status, ..record.clone() });
         let key = ProcessKey { container: record.id.clone(), exec: None };
-        let entry = Entry { record, acknowledge: ended.then_some(key) };
+        let entry = Entry::State { record, acknowledge: ended.then_some(key) };
         if self.queue.send(entry).is_err() {
             tracing::debug!("a state change came after the recorder had stopped");
+        }
+    }
+
+    /// Waits until everything queued so far is written: a removal must not be overtaken by a record
+    /// of what it removes.
+    pub(crate) async fn settle(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.queue.send(Entry::Barrier(answer)).is_ok() {
+            let _ = answered.await;
         }
     }
 }
@@ -62,9 +76,20 @@ async fn run(
     store: Store,
     runtime: Arc<dyn Runtime>,
     mut entries: mpsc::UnboundedReceiver<Entry>,
+    shutdown: CancellationToken,
 ) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
-    while entries.recv_many(&mut batch, BATCH_MAX).await > 0 {
+    loop {
+        let count = tokio::select! {
+            count = entries.recv_many(&mut batch, BATCH_MAX) => count,
+            () = shutdown.cancelled(), if !entries.is_closed() => {
+                entries.close();
+                continue;
+            }
+        };
+        if count == 0 {
+            return;
+        }
         let store = store.clone();
         let work = std::mem::take(&mut batch);
         let written = tokio::task::spawn_blocking(move || write(&store, work)).await;
@@ -76,18 +101,31 @@ async fn run(
 
 /// Writes a batch, the last entry with a flush that covers all of it. Returns the exits on record.
 fn write(store: &Store, batch: Vec<Entry>) -> Vec<ProcessKey> {
-    let last = batch.len().saturating_sub(1);
+    let states = batch.iter().filter(|entry| matches!(entry, Entry::State { .. })).count();
     let mut written = Vec::new();
-    for (number, entry) in batch.into_iter().enumerate() {
-        let durability = if number == last { Durability::Written } else { Durability::Relaxed };
-        match store.put_container(&entry.record, durability) {
-            Ok(()) => written.extend(entry.acknowledge),
+    let mut barriers = Vec::new();
+    let mut number = 0;
+    for entry in batch {
+        let (record, acknowledge) = match entry {
+            Entry::State { record, acknowledge } => (record, acknowledge),
+            Entry::Barrier(answer) => {
+                barriers.push(answer);
+                continue;
+            }
+        };
+        number += 1;
+        let durability = if number == states { Durability::Written } else { Durability::Relaxed };
+        match store.put_container(&record, durability) {
+            Ok(()) => written.extend(acknowledge),
             Err(error) => tracing::error!(
-                container.id = entry.record.id,
+                container.id = record.id,
                 error = chain(&error),
                 "cannot record a state change"
             ),
         }
+    }
+    for answer in barriers {
+        let _ = answer.send(());
     }
     written
 }

@@ -179,9 +179,14 @@ impl Driver {
         };
         self.container.log.set_live(true);
         let container = Arc::clone(&self.container);
+        let shutdown = self.shared.shutdown.clone();
         let pump = self.shared.tasks.spawn(async move {
             let Some(sources) = sources else { return };
-            if let Err(error) = pump(Arc::clone(&container.log), sources).await {
+            let pumped = tokio::select! {
+                () = shutdown.cancelled() => return,
+                pumped = pump(Arc::clone(&container.log), sources) => pumped,
+            };
+            if let Err(error) = pumped {
                 tracing::error!(container.id = container.id(), %error, "cannot write the log");
             }
         });
@@ -293,12 +298,12 @@ impl Driver {
             self.shared.runtime.acknowledge(self.container.key()).await;
         } else {
             self.record_status();
-            let removals = std::mem::take(&mut self.waiting_to_remove);
-            if !removals.is_empty() {
-                self.remove(removals).await;
-            }
         }
         self.shared.remove_cgroup(&self.container);
+        let removals = std::mem::take(&mut self.waiting_to_remove);
+        if !removals.is_empty() {
+            self.remove(removals).await;
+        }
     }
 
     // ---- remove ----
@@ -321,6 +326,7 @@ impl Driver {
         let before = self.phase();
         self.set(|view| view.phase = Phase::Removing);
         failpoint::reach("remove.begun");
+        self.shared.recorder.settle().await;
         let result = self.shared.remove_files(&self.container, Durability::Synced).await;
         let failed = result.is_err();
         if failed {

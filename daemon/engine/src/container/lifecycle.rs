@@ -53,7 +53,7 @@ impl Phase {
 
 /// A request that changes a container's phase or needs it to be in one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request {
+pub(crate) enum Request {
     /// Make its first process.
     Start,
     /// Ask it to end, then make it end.
@@ -71,7 +71,7 @@ pub enum Request {
 
 /// What to do about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
+pub(crate) enum Admission {
     /// Do it.
     Accept,
     /// It is so already: answer success at once.
@@ -85,7 +85,7 @@ pub enum Admission {
 }
 
 /// Decides about `request` for a container in `phase`.
-pub fn admit(phase: Phase, request: Request) -> Admission {
+pub(crate) fn admit(phase: Phase, request: Request) -> Admission {
     use Admission::{Accept, Already, EndFirst, Join, Refuse};
     match (request, phase) {
         (Request::Start, Phase::Created | Phase::Exited) => Accept,
