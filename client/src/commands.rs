@@ -1,0 +1,56 @@
+//! One module per verb: its flags, and what it does with them.
+//!
+//! A verb's `run` gets its parsed arguments and returns the exit code. It calls the daemon, and
+//! prints what [`crate::format`] makes of the reply.
+
+pub mod attach;
+pub mod create;
+pub mod exec;
+pub mod images;
+pub mod import;
+pub mod info;
+pub mod inspect;
+pub mod kill;
+pub mod logs;
+pub mod ps;
+pub mod pull;
+pub mod rm;
+pub mod rmi;
+pub mod run;
+pub mod start;
+pub mod stop;
+pub mod version;
+pub mod wait;
+
+use crate::error::{Error, report};
+use crate::text;
+
+/// Does something with each of several objects. Every error is shown as it comes; one of them makes
+/// the exit code 1.
+fn for_each(names: &[String], mut act: impl FnMut(&str) -> Result<(), Error>) -> Result<u8, Error> {
+    let mut failed = false;
+    for name in names {
+        match act(name) {
+            Ok(()) => {}
+            Err(
+                error @ (Error::OutputClosed
+                | Error::Connect { .. }
+                | Error::NotBack { .. }
+                | Error::Interrupted { .. }),
+            ) => {
+                return Err(error);
+            }
+            Err(error) => {
+                text::warn(&report(&error));
+                failed = true;
+            }
+        }
+    }
+    if failed { Err(Error::Shown) } else { Ok(0) }
+}
+
+/// The exit code of a process, as ours.
+fn exit_code(code: i32) -> u8 {
+    // wait(2) gives eight bits; anything else is not an exit code.
+    u8::try_from(code).unwrap_or(crate::error::EXIT_ENGINE)
+}

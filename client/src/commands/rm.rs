@@ -1,0 +1,45 @@
+//! `rc rm`.
+
+use rcd_proto::types::Empty;
+use rcd_proto::types::container::RemoveParams;
+
+use crate::cli::Context;
+use crate::error::Error;
+use crate::{methods, text};
+
+/// Remove containers
+///
+/// Removes each with its files and logs, and prints its name. Images stay.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Kill it first if it runs; that it does not exist is no error
+    #[arg(short, long)]
+    force: bool,
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
+    super::for_each(&arguments.containers, |id| {
+        let parameters = RemoveParams {
+            id: id.to_owned(),
+            force: arguments.force,
+        };
+        let result = context
+            .address
+            .connect()?
+            .call_patiently(methods::REMOVE, &parameters);
+        match result {
+            Err(error)
+                if arguments.force
+                    && matches!(error.api(), Some(rcd_proto::Error::NoSuchContainer { .. })) =>
+            {
+                text::warn(&crate::error::report(&error));
+                Ok(())
+            }
+            result => result.and_then(|Empty {}| text::print_line(id)),
+        }
+    })
+}
