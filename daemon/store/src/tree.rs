@@ -158,7 +158,7 @@ mod tests {
         fs::write(tree.join("a/b/file"), "x").unwrap();
         symlink(&victim, tree.join("a/link")).unwrap();
         for closed in ["a/b", "a"] {
-            fs::set_permissions(tree.join(closed), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(tree.join(closed), fs::Permissions::from_mode(0o0)).unwrap();
         }
         remove(dir.path(), "tree").unwrap();
         remove(dir.path(), "tree").unwrap();
