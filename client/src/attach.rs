@@ -423,7 +423,7 @@ impl Session {
 
     /// Takes the stream up again on a new connection.
     fn resume(&mut self) -> Result<Resumed, Error> {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         loop {
             let Options {
                 address,

@@ -147,7 +147,7 @@ impl Address {
         limit: Option<Duration>,
     ) -> Result<R, Error> {
         let mut connection = self.connect()?;
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         loop {
             match connection.call_within(method, parameters, limit) {
                 Err(error) if error.is_lost() => {

@@ -27,15 +27,17 @@ pub struct Backoff {
     pause: Duration,
 }
 
-impl Backoff {
+impl Default for Backoff {
     /// Nothing was tried yet.
-    pub fn new() -> Backoff {
+    fn default() -> Self {
         Backoff {
             started: None,
             pause: Duration::from_millis(FIRST_PAUSE_MS),
         }
     }
+}
 
+impl Backoff {
     /// The next pause at a moment, or none if the time is up. Time runs from the first call.
     pub fn next_pause(&mut self, now: Instant) -> Option<Duration> {
         let started = *self.started.get_or_insert(now);
@@ -113,7 +115,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_a_bound_and_end_in_time() {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         let mut now = Instant::now();
         let start = now;
         let mut pauses = Vec::new();

@@ -88,7 +88,7 @@ fn start_attached(
     // It never ran: its log begins with its first byte.
     (parameters.stdout_offset, parameters.stderr_offset) = (Some(0), Some(0));
     let mut result = connection.upgrade(methods::ATTACH, &parameters, None);
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::default();
     while result.as_ref().is_err_and(Error::is_lost) {
         let mut connection = backoff.reconnect(
             &context.address,
