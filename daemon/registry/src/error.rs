@@ -29,7 +29,7 @@ pub enum Error {
         source: reqwest::Error,
     },
     /// No answer from the host: name unknown, refused, timed out, certificate.
-    #[error("cannot pull {reference}: no answer from {host}: {reason}")]
+    #[error("no answer from {host}: {reason}")]
     Unreachable {
         /// What was being pulled.
         reference: Box<Reference>,
@@ -42,7 +42,7 @@ pub enum Error {
         source: reqwest::Error,
     },
     /// No byte arrived for too long.
-    #[error("cannot pull {reference}: {host} sent nothing for {seconds} s while serving {object}")]
+    #[error("{host} sent nothing for {seconds} s while serving {object}")]
     Stalled {
         /// What was being pulled.
         reference: Box<Reference>,
@@ -54,7 +54,7 @@ pub enum Error {
         seconds: u64,
     },
     /// The connection broke more often than it is resumed.
-    #[error("cannot pull {reference}: transfer of {object} from {host} broke {attempts} times")]
+    #[error("transfer of {object} from {host} broke {attempts} times")]
     Broken {
         /// What was being pulled.
         reference: Box<Reference>,
@@ -70,7 +70,7 @@ pub enum Error {
     },
     /// The registry has no such manifest or blob.
     #[error(
-        "cannot pull {reference}: {host} has no {object} (HTTP 404): check name and tag{}",
+        "{host} has no {object} (HTTP 404): check name and tag{}",
         detail(message)
     )]
     NotFound {
@@ -85,7 +85,7 @@ pub enum Error {
     },
     /// The registry wants other credentials.
     #[error(
-        "cannot pull {reference}: {host} denies access (HTTP {status}): the repository does not \
+        "{host} denies access (HTTP {status}): the repository does not \
          exist or needs credentials, see `auths` in ~/.docker/config.json{}",
         detail(message)
     )]
@@ -101,7 +101,7 @@ pub enum Error {
     },
     /// Any other refusal.
     #[error(
-        "cannot pull {reference}: {host} answered HTTP {status} for {object}{}",
+        "{host} answered HTTP {status} for {object}{}",
         detail(message)
     )]
     Status {
@@ -117,7 +117,7 @@ pub enum Error {
         message: String,
     },
     /// The registry's answer breaks the protocol.
-    #[error("cannot pull {reference}: {host} sent a bad answer for {object}: {reason}")]
+    #[error("{host} sent a bad answer for {object}: {reason}")]
     Protocol {
         /// What was being pulled.
         reference: Box<Reference>,
@@ -140,7 +140,7 @@ pub enum Error {
     },
     /// The bytes are not those that the digest or the size promised.
     #[error(
-        "cannot pull {reference}: {object} from {host} is corrupt: expected {expected}, got {actual}"
+        "{object} from {host} is corrupt: expected {expected}, got {actual}"
     )]
     Corrupt {
         /// What was being pulled.
@@ -155,7 +155,7 @@ pub enum Error {
         actual: String,
     },
     /// Larger than rcd accepts.
-    #[error("cannot pull {reference}: {object} has more than {bytes_max} bytes")]
+    #[error("{object} has more than {bytes_max} bytes")]
     TooLarge {
         /// What was being pulled.
         reference: Box<Reference>,

@@ -91,7 +91,7 @@ pub enum Error {
         pending: usize,
     },
     /// A process did not reach its program; nothing of it is left.
-    #[error("cannot start {}: {}", name(key), describe(failure))]
+    #[error("{}", describe(failure))]
     Start {
         /// Which process.
         key: ProcessKey,
