@@ -10,6 +10,7 @@
 //! sled's own thread flushes every [`FLUSH_MS_MAX`] what was changed with [`Durability::Relaxed`].
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -75,6 +76,7 @@ impl SledIndex {
     /// Opens or creates the index in the directory `path`.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         remove_torn_snapshots(path)?;
+        wait_for_database_lock(path)?;
         let config = sled::Config::new()
             .path(path)
             .mode(sled::Mode::LowSpace)
@@ -157,16 +159,33 @@ impl Index for SledIndex {
 }
 
 /// Whether an open failed because of what the files hold, and not because the machine refused: a
-/// full disk or too many open files must not cost the index.
+/// full disk, too many open files or a lock must not cost the index.
 pub(crate) fn is_damage(error: &Error) -> bool {
     match error {
         Error::IndexCrashed { .. } => true,
         Error::Index {
             source: sled::Error::Io(source),
             ..
-        } => source.raw_os_error().is_none(),
+        } => {
+            matches!(
+                source.kind(),
+                ErrorKind::UnexpectedEof | ErrorKind::InvalidData
+            )
+        }
         Error::Index { .. } => true,
         _ => false,
+    }
+}
+
+/// Waits until no other process has the database file locked. A killed process gives up its locks
+/// one after the other, that of the data directory maybe first; and sled, which locks its file
+/// without waiting, may keep it in a thread of its own for a moment after it was closed.
+fn wait_for_database_lock(path: &Path) -> Result<()> {
+    let name = path.join("db");
+    match File::open(&name) {
+        Ok(file) => crate::root::lock_file(&file, &name),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io_error("open", name)(error)),
     }
 }
 

@@ -157,10 +157,17 @@ fn lock(path: &Path) -> Result<File> {
         .mode(0o600)
         .open(&name)
         .map_err(|source| refine(path, "open", "lock", source))?;
+    lock_file(&file, path)?;
+    Ok(file)
+}
+
+/// Locks an open file until it is closed. `path` is what is said to be in use if that takes longer
+/// than [`LOCK_WAIT_MS_MAX`].
+pub(crate) fn lock_file(file: &File, path: &Path) -> Result<()> {
     let deadline = Instant::now() + Duration::from_millis(LOCK_WAIT_MS_MAX);
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(LOCK_POLL_MS));
             }
@@ -169,7 +176,7 @@ fn lock(path: &Path) -> Result<File> {
                     path: path.to_owned(),
                 });
             }
-            Err(TryLockError::Error(source)) => return Err(io_error("lock", name)(source)),
+            Err(TryLockError::Error(source)) => return Err(io_error("lock", path)(source)),
         }
     }
 }
