@@ -11,7 +11,7 @@
 //!  instants run, CVE-2019-5736) ─► setsid ─► private directory, lock, nobody answers
 //!  ─► move into the leaf `holder` of a delegated cgroup ─► fork the id map helper
 //!  ─► unshare(NEWUSER), maps, become 0, no groups ─► unshare(NEWNS), `/` slave
-//!  ─► subreaper ─► cleaner ─► listen ─► stdio away ─► READY=1
+//!  ─► subreaper ─► listen ─► stdio away ─► cleaner ─► READY=1
 //! ```
 //! It unshares nothing else, so that a container may still be given the host's network or ipc.
 //!

@@ -66,11 +66,12 @@ pub(super) fn start(options: &Options) -> Result<Parts, Error> {
     enter_user_namespace()?;
     enter_mount_namespace()?;
     nix::sys::prctl::set_child_subreaper(true).map_err(Error::call("become a subreaper"))?;
-    let cleaner = Cleaner::start()?;
     let socket = options.socket.clone();
     let listener =
         scm::listen(&socket, BACKLOG).map_err(Error::file("make the socket", &socket))?;
     log.take_stdio()?;
+    // It inherits stdio, so not before that leads nowhere.
+    let cleaner = Cleaner::start()?;
     if let Err(reason) = &cgroup {
         log.line(format_args!(
             "no delegated cgroup, so no limits on containers: {reason}"

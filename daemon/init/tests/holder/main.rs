@@ -395,6 +395,45 @@ fn a_second_holder_is_told_of_the_first() {
 }
 
 #[test]
+fn the_service_manager_hears_and_nobody_waits_for_the_holders_output() {
+    let Some(holder) = Holder::start() else {
+        return;
+    };
+    let directory = holder.socket().with_file_name("other");
+    let notify = holder.socket().with_file_name("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&notify).unwrap();
+    manager
+        .set_read_timeout(Some(std::time::Duration::from_secs(30)))
+        .unwrap();
+    let mut other = Command::new(env!("CARGO_BIN_EXE_rcd-init"))
+        .args(["hold", "--socket"])
+        .arg(directory.join("holder.sock"))
+        .env("NOTIFY_SOCKET", &notify)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut state = [0; 64];
+    let len = manager.recv(&mut state).unwrap();
+    assert_eq!(&state[..len], b"READY=1");
+    let mut output = Vec::new();
+    other
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_end(&mut output)
+        .unwrap();
+    assert_eq!(output, b"");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(other.id() as i32),
+        Signal::SIGTERM,
+    )
+    .unwrap();
+    let len = manager.recv(&mut state).unwrap();
+    assert_eq!(&state[..len], b"STOPPING=1");
+    assert!(other.wait().unwrap().success());
+}
+
+#[test]
 fn a_directory_that_is_open_to_others_is_refused() {
     let Some(holder) = Holder::start() else {
         return;
