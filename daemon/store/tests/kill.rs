@@ -5,6 +5,13 @@
 //! succeed without a rebuilt index, and every acknowledged change must be there; a change that was
 //! begun and not acknowledged may be there or not. `RCD_KILL_ROUNDS` sets the number of rounds.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests fail and tell as tests do"
+)]
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;

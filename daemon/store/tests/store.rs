@@ -1,5 +1,12 @@
 //! Opening the store: what is refused, what is put right, what is built again.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests fail and tell as tests do"
+)]
+
 mod support;
 
 use std::fs;

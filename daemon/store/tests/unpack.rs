@@ -1,5 +1,12 @@
 //! Unpacking layers: what archives may hold, and what they may not.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests fail and tell as tests do"
+)]
+
 mod support;
 
 use std::fs;
