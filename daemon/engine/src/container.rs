@@ -38,9 +38,18 @@ type Answer<T = ()> = oneshot::Sender<Result<T>>;
 #[derive(Debug)]
 pub(crate) enum Command {
     Start(Answer),
-    Stop { timeout: Option<Duration>, answer: Answer },
-    Kill { signal: i32, answer: Answer },
-    Remove { force: bool, answer: Answer },
+    Stop {
+        timeout: Option<Duration>,
+        answer: Answer,
+    },
+    Kill {
+        signal: i32,
+        answer: Answer,
+    },
+    Remove {
+        force: bool,
+        answer: Answer,
+    },
 }
 
 /// Shared handle of one container.
@@ -72,8 +81,19 @@ impl Container {
         let (commands, command_ends) = mpsc::channel(REQUESTS_MAX);
         let (exits, exit_ends) = mpsc::channel(EXITS_MAX);
         let (view_sender, view) = watch::channel(view);
-        let container = Container { record, log, commands, exits, view, io: Mutex::new(None) };
-        let ends = DriverEnds { commands: command_ends, exits: exit_ends, view: view_sender };
+        let container = Container {
+            record,
+            log,
+            commands,
+            exits,
+            view,
+            io: Mutex::new(None),
+        };
+        let ends = DriverEnds {
+            commands: command_ends,
+            exits: exit_ends,
+            view: view_sender,
+        };
         (Arc::new(container), ends)
     }
 
@@ -86,7 +106,10 @@ impl Container {
     }
 
     pub(crate) fn key(&self) -> ProcessKey {
-        ProcessKey { container: self.record.id.clone(), exec: None }
+        ProcessKey {
+            container: self.record.id.clone(),
+            exec: None,
+        }
     }
 
     pub(crate) fn view(&self) -> View {
@@ -98,19 +121,28 @@ impl Container {
     }
 
     pub(crate) fn info(&self) -> ContainerInfo {
-        ContainerInfo { record: Arc::clone(&self.record), view: self.view() }
+        ContainerInfo {
+            record: Arc::clone(&self.record),
+            view: self.view(),
+        }
     }
 
     /// Hands the end of the init to the driver.
     pub(crate) fn report_exit(&self, exit: Exit) {
         if self.exits.try_send(exit).is_err() {
-            tracing::error!(container.id = self.id(), "an exit came that no run explains");
+            tracing::error!(
+                container.id = self.id(),
+                "an exit came that no run explains"
+            );
         }
     }
 
     /// Input and terminal of the present run, if it lives.
     pub(crate) fn io(&self) -> Option<Arc<Io>> {
-        self.io.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.io
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn set_io(&self, io: Option<Arc<Io>>) {
@@ -136,16 +168,21 @@ impl Container {
     /// Queues a request and waits for its answer. Dropping the future does not take it back.
     async fn ask(&self, command: impl FnOnce(Answer) -> Command) -> Result<()> {
         let (answer, answered) = oneshot::channel();
-        self.commands.try_send(command(answer)).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => {
-                Error::Busy { what: "requests for one container", max: REQUESTS_MAX }
-            }
-            mpsc::error::TrySendError::Closed(_) => self.gone(),
-        })?;
+        self.commands
+            .try_send(command(answer))
+            .map_err(|e| match e {
+                mpsc::error::TrySendError::Full(_) => Error::Busy {
+                    what: "requests for one container",
+                    max: REQUESTS_MAX,
+                },
+                mpsc::error::TrySendError::Closed(_) => self.gone(),
+            })?;
         answered.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
     fn gone(&self) -> Error {
-        Error::NoSuchContainer { id: self.record.id.clone() }
+        Error::NoSuchContainer {
+            id: self.record.id.clone(),
+        }
     }
 }

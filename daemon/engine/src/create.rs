@@ -55,7 +55,10 @@ async fn make(shared: &Arc<Shared>, request: ContainerRequest) -> Result<Contain
         let mut tables = shared.tables();
         let image = lookup::image(&tables, &request.image)?;
         if tables.containers.len() >= CONTAINERS_MAX {
-            return Err(Error::Busy { what: "containers", max: CONTAINERS_MAX });
+            return Err(Error::Busy {
+                what: "containers",
+                max: CONTAINERS_MAX,
+            });
         }
         hold(&mut tables.image_holds, &image.id);
         image
@@ -128,17 +131,24 @@ async fn put(shared: &Arc<Shared>, record: ContainerRecord) -> Result<ContainerR
         }
         done.map(|()| record)
     });
-    made.await.unwrap_or_else(|e| Err(Error::io("make a container")(std::io::Error::other(e))))
+    made.await
+        .unwrap_or_else(|e| Err(Error::io("make a container")(std::io::Error::other(e))))
 }
 
 fn put_blocking(shared: &Shared, record: &ContainerRecord, durability: Durability) -> Result<()> {
     let what = || format!("make the directories of container {}", record.name);
-    let dirs = shared.store.create_container_dirs(&record.id).map_err(Error::store(what()))?;
+    let dirs = shared
+        .store
+        .create_container_dirs(&record.id)
+        .map_err(Error::store(what()))?;
     failpoint::reach("create.directories");
     write_etc_files(record, &dirs, &*shared.network).map_err(Error::io(what()))?;
     failpoint::reach("create.files");
     let what = format!("record container {}", record.name);
-    shared.store.put_container(record, durability).map_err(Error::store(what))?;
+    shared
+        .store
+        .put_container(record, durability)
+        .map_err(Error::store(what))?;
     failpoint::reach("create.recorded");
     Ok(())
 }
@@ -146,7 +156,11 @@ fn put_blocking(shared: &Shared, record: &ContainerRecord, durability: Durabilit
 /// Removes what a failed create left. Its own failure is of no interest beside the first one.
 fn discard(store: &Store, id: &str) {
     if let Err(error) = store.remove_container(id, Durability::Relaxed) {
-        tracing::warn!(container.id = id, error = crate::error::chain(&error), "left behind");
+        tracing::warn!(
+            container.id = id,
+            error = crate::error::chain(&error),
+            "left behind"
+        );
     }
     let _ = store.empty_trash();
 }
@@ -165,8 +179,13 @@ fn record(
     labels.extend(request.labels);
     // An entry point of one's own makes the image's command meaningless, as in Docker.
     let own_entrypoint = request.entrypoint.is_some();
-    let entrypoint = request.entrypoint.unwrap_or_else(|| image.entrypoint.clone());
-    let entrypoint: Vec<String> = entrypoint.into_iter().filter(|word| !word.is_empty()).collect();
+    let entrypoint = request
+        .entrypoint
+        .unwrap_or_else(|| image.entrypoint.clone());
+    let entrypoint: Vec<String> = entrypoint
+        .into_iter()
+        .filter(|word| !word.is_empty())
+        .collect();
     let command = match request.command {
         Some(command) if !command.is_empty() => command,
         _ if own_entrypoint => Vec::new(),
@@ -178,7 +197,10 @@ fn record(
     }
     let create_working_dir = request.working_dir.is_none();
     let from_image = Some(image.working_dir.clone()).filter(|dir| !dir.is_empty());
-    let working_dir = request.working_dir.or(from_image).unwrap_or_else(|| "/".to_owned());
+    let working_dir = request
+        .working_dir
+        .or(from_image)
+        .unwrap_or_else(|| "/".to_owned());
     let stop_signal = request.stop_signal.or_else(|| image.stop_signal.clone());
     let config = ContainerConfig {
         entrypoint,
@@ -187,7 +209,9 @@ fn record(
         working_dir,
         create_working_dir,
         user: request.user.unwrap_or_else(|| image.user.clone()),
-        hostname: request.hostname.unwrap_or_else(|| default_hostname(&id, network)),
+        hostname: request
+            .hostname
+            .unwrap_or_else(|| default_hostname(&id, network)),
         tty: request.tty,
         open_stdin: request.open_stdin,
         auto_remove: request.auto_remove,
@@ -237,7 +261,10 @@ fn check(request: &ContainerRequest) -> Result<()> {
         absolute("binds", &bind.source)?;
         absolute("binds", &bind.target)?;
         if Path::new(&bind.target).parent().is_none() {
-            return Err(Error::invalid("binds", "the target / would hide the whole container"));
+            return Err(Error::invalid(
+                "binds",
+                "the target / would hide the whole container",
+            ));
         }
     }
     Ok(())
@@ -247,8 +274,11 @@ fn check(request: &ContainerRequest) -> Result<()> {
 pub(crate) fn check_process(env: &[String], working_dir: Option<&str>) -> Result<()> {
     for entry in env {
         no_nul("env", entry)?;
-        if !entry.split_once('=').is_some_and(|(key, _)| !key.is_empty()) {
-            return Err(Error::invalid("env", format!("{entry:?} is not of the form KEY=value")));
+        if entry.split_once('=').is_none_or(|(key, _)| key.is_empty()) {
+            return Err(Error::invalid(
+                "env",
+                format!("{entry:?} is not of the form KEY=value"),
+            ));
         }
     }
     working_dir.map_or(Ok(()), |dir| absolute("workingDir", dir))
@@ -275,14 +305,20 @@ fn absolute(field: &'static str, path: &str) -> Result<()> {
     no_nul(field, path)?;
     match path.starts_with('/') {
         true => Ok(()),
-        false => Err(Error::invalid(field, format!("{path:?} is not an absolute path"))),
+        false => Err(Error::invalid(
+            field,
+            format!("{path:?} is not an absolute path"),
+        )),
     }
 }
 
 fn no_nul(field: &'static str, text: &str) -> Result<()> {
     match text.contains('\0') {
         false => Ok(()),
-        true => Err(Error::invalid(field, format!("{text:?} contains a zero byte"))),
+        true => Err(Error::invalid(
+            field,
+            format!("{text:?} contains a zero byte"),
+        )),
     }
 }
 
@@ -304,7 +340,10 @@ mod tests {
     #[test]
     fn requests_that_cannot_be_honoured_name_their_field() {
         let check_field = |field: &str, change: fn(&mut ContainerRequest)| {
-            let mut request = ContainerRequest { image: "i".to_owned(), ..Default::default() };
+            let mut request = ContainerRequest {
+                image: "i".to_owned(),
+                ..Default::default()
+            };
             change(&mut request);
             match check(&request) {
                 Err(Error::InvalidConfig { field: found, .. }) => assert_eq!(found, field),

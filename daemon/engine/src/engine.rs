@@ -21,9 +21,7 @@ use crate::names::parse_signal;
 use crate::platform::{DriverChoice, Network, Rootfs, Runtime};
 use crate::recorder::Recorder;
 use crate::tables::Tables;
-use crate::types::{
-    AttachRequest, ContainerInfo, ContainerPaths, ContainerRequest, View,
-};
+use crate::types::{AttachRequest, ContainerInfo, ContainerPaths, ContainerRequest, View};
 use crate::{create, reconcile};
 
 /// How long a shutdown waits for tasks: records being written, trash being emptied.
@@ -94,7 +92,12 @@ impl Shared {
     }
 
     pub(crate) fn lower_dirs(&self, record: &ContainerRecord) -> Vec<PathBuf> {
-        record.layers.iter().rev().map(|layer| self.store.layer_path(layer)).collect()
+        record
+            .layers
+            .iter()
+            .rev()
+            .map(|layer| self.store.layer_path(layer))
+            .collect()
     }
 
     pub(crate) fn container_options(&self, record: &ContainerRecord) -> ContainerOptions {
@@ -115,7 +118,8 @@ impl Shared {
     pub(crate) async fn remove_files(&self, container: &Container, how: Durability) -> Result<()> {
         let id = container.id().to_owned();
         let what = format!("remove container {}", container.name());
-        self.with_store(what, move |store| store.remove_container(&id, how)).await
+        self.with_store(what, move |store| store.remove_container(&id, how))
+            .await
     }
 
     /// Deletes, in the background, what removals left.
@@ -123,7 +127,10 @@ impl Shared {
         let store = self.store.clone();
         self.tasks.spawn_blocking(move || {
             if let Err(error) = store.empty_trash() {
-                tracing::warn!(error = crate::error::chain(&error), "cannot empty the trash");
+                tracing::warn!(
+                    error = crate::error::chain(&error),
+                    "cannot empty the trash"
+                );
             }
         });
     }
@@ -131,7 +138,8 @@ impl Shared {
     /// Removes a dead container's cgroup in the background.
     pub(crate) fn remove_cgroup(self: &Arc<Self>, container: &Container) {
         let (shared, id) = (Arc::clone(self), container.id().to_owned());
-        self.tasks.spawn(async move { shared.runtime.remove_cgroup(id).await });
+        self.tasks
+            .spawn(async move { shared.runtime.remove_cgroup(id).await });
     }
 }
 
@@ -178,7 +186,10 @@ impl Engine {
         self.shared.shutdown.cancel();
         self.shared.tasks.close();
         let patience = Duration::from_millis(SHUTDOWN_MS_MAX);
-        if tokio::time::timeout(patience, self.shared.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(patience, self.shared.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("tasks were still running when the engine stopped");
         }
     }
@@ -223,7 +234,10 @@ impl Engine {
         let container = self.find(id)?;
         let of_container = |key: &rcd_runtime::ProcessKey| key.container == container.id();
         let tables = self.shared.tables();
-        let execs = tables.execs.values().filter(|e| of_container(&e.key) && e.exit.borrow().is_none());
+        let execs = tables
+            .execs
+            .values()
+            .filter(|e| of_container(&e.key) && e.exit.borrow().is_none());
         let execs = execs.filter_map(|e| e.key.exec.clone()).collect();
         drop(tables);
         Ok(ContainerPaths {
@@ -287,7 +301,11 @@ impl Engine {
             Ok(view) => view.clone(),
             Err(_) => container.view(),
         };
-        Ok(if view.phase == Phase::Created { Some(0) } else { view.exit_code })
+        Ok(if view.phase == Phase::Created {
+            Some(0)
+        } else {
+            view.exit_code
+        })
     }
 
     /// Attaches to a container, starting it first if asked: no output is missed.
@@ -295,7 +313,10 @@ impl Engine {
     /// # Errors
     /// It does not run and is not to be started; its start failed.
     pub async fn attach(&self, request: AttachRequest) -> Result<AttachSession> {
-        let container = self.shared.tables().container_or_ended(&request.container)?;
+        let container = self
+            .shared
+            .tables()
+            .container_or_ended(&request.container)?;
         let view = container.view();
         if !request.start && request.offsets.is_none() {
             self.must_run(&container, &view)?;
@@ -326,7 +347,10 @@ impl Engine {
         let container = self.shared.tables().container_or_ended(id)?;
         Reader::new(Arc::clone(&container.log), position)
             .await
-            .map_err(Error::io(format!("read the log of container {}", container.name())))
+            .map_err(Error::io(format!(
+                "read the log of container {}",
+                container.name()
+            )))
     }
 
     /// Sets the size of a container's terminal.
@@ -357,6 +381,8 @@ impl Engine {
 
 /// Nanoseconds since the epoch.
 pub(crate) fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -26,7 +26,9 @@ pub enum Error {
         candidates: Vec<String>,
     },
     /// The name is taken.
-    #[error("the name {name} is in use by container {id}; remove or rename that one, or take another name")]
+    #[error(
+        "the name {name} is in use by container {id}; remove or rename that one, or take another name"
+    )]
     NameInUse {
         /// The name.
         name: String,
@@ -75,7 +77,7 @@ pub enum Error {
         exit_code: i32,
         /// Why.
         #[source]
-        source: rcd_runtime::Error,
+        source: Box<rcd_runtime::Error>,
     },
     /// No exec has this id, or it ended a while ago.
     #[error("no such exec: {id}")]
@@ -134,7 +136,7 @@ pub enum Error {
         reference: String,
         /// Why.
         #[source]
-        source: rcd_registry::Error,
+        source: Box<rcd_registry::Error>,
     },
     /// An image could not be fetched.
     #[error("cannot pull {reference}")]
@@ -167,7 +169,7 @@ pub enum Error {
         operation: String,
         /// Why.
         #[source]
-        source: rcd_store::Error,
+        source: Box<rcd_store::Error>,
     },
     /// The runtime failed.
     #[error("cannot {operation}")]
@@ -176,7 +178,7 @@ pub enum Error {
         operation: String,
         /// Why.
         #[source]
-        source: rcd_runtime::Error,
+        source: Box<rcd_runtime::Error>,
     },
     /// A file of a container could not be read or written.
     #[error("cannot {operation}")]
@@ -203,12 +205,20 @@ pub enum Error {
 impl Error {
     pub(crate) fn store(operation: impl Into<String>) -> impl FnOnce(rcd_store::Error) -> Error {
         let operation = operation.into();
-        move |source| Error::Store { operation, source }
+        move |source| Error::Store {
+            operation,
+            source: Box::new(source),
+        }
     }
 
-    pub(crate) fn runtime(operation: impl Into<String>) -> impl FnOnce(rcd_runtime::Error) -> Error {
+    pub(crate) fn runtime(
+        operation: impl Into<String>,
+    ) -> impl FnOnce(rcd_runtime::Error) -> Error {
         let operation = operation.into();
-        move |source| Error::Runtime { operation, source }
+        move |source| Error::Runtime {
+            operation,
+            source: Box::new(source),
+        }
     }
 
     pub(crate) fn io(operation: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
@@ -217,7 +227,10 @@ impl Error {
     }
 
     pub(crate) fn invalid(field: &'static str, reason: impl Into<String>) -> Error {
-        Error::InvalidConfig { field, reason: reason.into() }
+        Error::InvalidConfig {
+            field,
+            reason: reason.into(),
+        }
     }
 }
 

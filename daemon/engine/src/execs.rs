@@ -28,14 +28,20 @@ impl Engine {
         let view = container.view();
         if admit(view.phase, Request::Exec) != Admission::Accept {
             let id = container.name().to_owned();
-            return Err(Error::NotRunning { id, state: view.phase.as_str() });
+            return Err(Error::NotRunning {
+                id,
+                state: view.phase.as_str(),
+            });
         }
         let Some(program) = request.command.first().cloned() else {
             return Err(Error::invalid("command", "an exec needs a program"));
         };
         crate::create::check_process(&request.env, request.working_dir.as_deref())?;
         let id = random_id()?;
-        let key = ProcessKey { container: container.id().to_owned(), exec: Some(id.clone()) };
+        let key = ProcessKey {
+            container: container.id().to_owned(),
+            exec: Some(id.clone()),
+        };
         let exec = Exec::new(key);
         self.register(&id, &exec)?;
         let options = exec_options(&container.record, &id, &request);
@@ -45,7 +51,7 @@ impl Engine {
                 container: container.name().to_owned(),
                 program,
                 exit_code: exit_code(&source),
-                source,
+                source: Box::new(source),
             }),
         };
         if let Err(error) = made {
@@ -71,7 +77,10 @@ impl Engine {
     fn register(&self, id: &str, exec: &Arc<Exec>) -> Result<()> {
         let mut tables = self.shared.tables();
         if tables.execs.len() >= EXECS_MAX {
-            return Err(Error::Busy { what: "execs", max: EXECS_MAX });
+            return Err(Error::Busy {
+                what: "execs",
+                max: EXECS_MAX,
+            });
         }
         tables.execs.insert(id.to_owned(), Arc::clone(exec));
         Ok(())

@@ -13,12 +13,12 @@ pub(crate) const SHORT_ID_CHARS: usize = 12;
 
 const ADJECTIVES: &[&str] = &[
     "amber", "ample", "brave", "brisk", "calm", "clear", "clever", "cosy", "crisp", "daring",
-    "deft", "eager", "early", "fair", "fleet", "fond", "frank", "fresh", "gentle", "glad", "golden",
-    "grand", "hardy", "hazel", "hearty", "honest", "jolly", "keen", "kind", "lively", "loyal",
-    "lucid", "merry", "mild", "neat", "nimble", "noble", "patient", "plucky", "polite", "prompt",
-    "proud", "quick", "quiet", "rapid", "ready", "robust", "rosy", "sage", "silent", "silver",
-    "sleek", "smart", "snug", "sober", "solid", "spry", "steady", "sunny", "swift", "tidy", "vivid",
-    "warm", "witty",
+    "deft", "eager", "early", "fair", "fleet", "fond", "frank", "fresh", "gentle", "glad",
+    "golden", "grand", "hardy", "hazel", "hearty", "honest", "jolly", "keen", "kind", "lively",
+    "loyal", "lucid", "merry", "mild", "neat", "nimble", "noble", "patient", "plucky", "polite",
+    "prompt", "proud", "quick", "quiet", "rapid", "ready", "robust", "rosy", "sage", "silent",
+    "silver", "sleek", "smart", "snug", "sober", "solid", "spry", "steady", "sunny", "swift",
+    "tidy", "vivid", "warm", "witty",
 ];
 
 const NOUNS: &[&str] = &[
@@ -27,8 +27,8 @@ const NOUNS: &[&str] = &[
     "garnet", "glacier", "grove", "harbor", "hawk", "heron", "island", "ivy", "kestrel", "lagoon",
     "lantern", "larch", "lark", "linden", "lynx", "maple", "marsh", "meadow", "mill", "otter",
     "owl", "pebble", "pine", "plover", "quarry", "raven", "reef", "ridge", "river", "robin",
-    "saddle", "sparrow", "spruce", "summit", "swan", "thicket", "tide", "tiger", "valley", "walnut",
-    "willow", "wren", "zephyr",
+    "saddle", "sparrow", "spruce", "summit", "swan", "thicket", "tide", "tiger", "valley",
+    "walnut", "willow", "wren", "zephyr",
 ];
 
 /// 64 random hexadecimal digits.
@@ -46,7 +46,9 @@ pub(crate) fn random_id() -> Result<String> {
 /// high, a number behind.
 pub(crate) fn readable_name(id: &str, attempt: usize) -> String {
     let number = |range: std::ops::Range<usize>| {
-        id.get(range).and_then(|digits| usize::from_str_radix(digits, 16).ok()).unwrap_or(0)
+        id.get(range)
+            .and_then(|digits| usize::from_str_radix(digits, 16).ok())
+            .unwrap_or(0)
     };
     let at = 8 * (attempt % 6);
     let adjective = ADJECTIVES[number(at..at + 4) % ADJECTIVES.len()];
@@ -95,7 +97,11 @@ pub(crate) fn parse_signal(field: &'static str, text: &str) -> Result<i32> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let (min, max) = REALTIME;
-    let offset = |rest: &str| rest.parse::<i32>().ok().filter(|n| (0..=max - min).contains(n));
+    let offset = |rest: &str| {
+        rest.parse::<i32>()
+            .ok()
+            .filter(|n| (0..=max - min).contains(n))
+    };
     let number = match name {
         "RTMIN" => Some(min),
         "RTMAX" => Some(max),
@@ -103,10 +109,21 @@ pub(crate) fn parse_signal(field: &'static str, text: &str) -> Result<i32> {
             .parse::<i32>()
             .ok()
             .filter(|n| (1..=max).contains(n))
-            .or_else(|| name.strip_prefix("RTMIN+").and_then(offset).map(|n| min + n))
-            .or_else(|| name.strip_prefix("RTMAX-").and_then(offset).map(|n| max - n))
             .or_else(|| {
-                format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok().map(|s| s as i32)
+                name.strip_prefix("RTMIN+")
+                    .and_then(offset)
+                    .map(|n| min + n)
+            })
+            .or_else(|| {
+                name.strip_prefix("RTMAX-")
+                    .and_then(offset)
+                    .map(|n| max - n)
+            })
+            .or_else(|| {
+                format!("SIG{name}")
+                    .parse::<nix::sys::signal::Signal>()
+                    .ok()
+                    .map(|s| s as i32)
             }),
     };
     number.ok_or_else(|| Error::invalid(field, format!("{text:?} is not a signal")))

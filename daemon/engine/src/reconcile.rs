@@ -39,19 +39,30 @@ pub(crate) async fn take_up(shared: &Arc<Shared>, events: mpsc::Receiver<Event>)
     // Events are taken from the start, so that the holder's connection never waits for us, and
     // handled once the tables are complete.
     let (ready, tables_ready) = oneshot::channel();
-    shared.tasks.spawn(dispatch(Arc::clone(shared), events, tables_ready));
+    shared
+        .tasks
+        .spawn(dispatch(Arc::clone(shared), events, tables_ready));
 
-    let images = shared.with_store("read the images", |store| store.images()).await?;
-    let containers = shared.with_store("read the containers", |store| store.containers()).await?;
+    let images = shared
+        .with_store("read the images", |store| store.images())
+        .await?;
+    let containers = shared
+        .with_store("read the containers", |store| store.containers())
+        .await?;
     let list = shared.runtime.list().await;
     let processes = list.map_err(Error::runtime("list the holder's processes"))?;
-    let (mut inits, execs): (Vec<_>, Vec<_>) =
-        processes.into_iter().partition(|process| process.key.exec.is_none());
-    let mut inits: HashMap<String, Process> =
-        inits.drain(..).map(|process| (process.key.container.clone(), process)).collect();
+    let (mut inits, execs): (Vec<_>, Vec<_>) = processes
+        .into_iter()
+        .partition(|process| process.key.exec.is_none());
+    let mut inits: HashMap<String, Process> = inits
+        .drain(..)
+        .map(|process| (process.key.container.clone(), process))
+        .collect();
 
-    shared.tables().images =
-        images.into_iter().map(|image| (image.id.clone(), Arc::new(image))).collect();
+    shared.tables().images = images
+        .into_iter()
+        .map(|image| (image.id.clone(), Arc::new(image)))
+        .collect();
     for record in containers {
         let process = inits.remove(&record.id);
         take_up_container(shared, record, process).await;
@@ -76,10 +87,15 @@ async fn take_up_container(
         let id = record.id.clone();
         let what = format!("remove container {}", record.name);
         let gone = shared
-            .with_store(what, move |store| store.remove_container(&id, Durability::Relaxed))
+            .with_store(what, move |store| {
+                store.remove_container(&id, Durability::Relaxed)
+            })
             .await;
         if let Err(error) = gone {
-            tracing::error!(container.id = record.id, error = crate::error::chain(&error));
+            tracing::error!(
+                container.id = record.id,
+                error = crate::error::chain(&error)
+            );
         }
         return;
     }
@@ -109,8 +125,12 @@ pub(crate) fn insert(
     let log = Log::new(shared.store.container_dirs(&record.id).log);
     let (container, ends) = Container::new(Arc::new(record), log, view);
     let mut tables = shared.tables();
-    tables.names.insert(container.name().to_owned(), container.id().to_owned());
-    tables.containers.insert(container.id().to_owned(), Arc::clone(&container));
+    tables
+        .names
+        .insert(container.name().to_owned(), container.id().to_owned());
+    tables
+        .containers
+        .insert(container.id().to_owned(), Arc::clone(&container));
     (container, ends)
 }
 
@@ -133,7 +153,12 @@ pub(crate) fn view_of(record: &ContainerRecord) -> View {
             view.finished_at_ns = crate::engine::now_ns();
             view.error = Some(UNSEEN.to_owned());
         }
-        ContainerStatus::Exited { started_at_ns, finished_at_ns, code, error } => {
+        ContainerStatus::Exited {
+            started_at_ns,
+            finished_at_ns,
+            code,
+            error,
+        } => {
             view.phase = Phase::Exited;
             view.started_at_ns = *started_at_ns;
             view.finished_at_ns = *finished_at_ns;
@@ -146,7 +171,10 @@ pub(crate) fn view_of(record: &ContainerRecord) -> View {
 
 /// Ends a process that no container on record owns.
 async fn end_orphan(shared: &Arc<Shared>, process: Process) {
-    tracing::warn!(container.id = process.key.container, "a process without a record is ended");
+    tracing::warn!(
+        container.id = process.key.container,
+        "a process without a record is ended"
+    );
     if let Some(pidfd) = &process.pidfd {
         let _ = rcd_sys::pidfd::send_signal(pidfd.as_fd(), nix::sys::signal::SIGKILL as i32);
     }
@@ -158,7 +186,10 @@ async fn end_orphan(shared: &Arc<Shared>, process: Process) {
 fn take_up_exec(shared: &Arc<Shared>, process: Process) {
     let exec = Exec::new(process.key.clone());
     if let Err(error) = exec.take_up(process.stdio) {
-        tracing::error!(error = crate::error::chain(&error), "cannot take up an exec");
+        tracing::error!(
+            error = crate::error::chain(&error),
+            "cannot take up an exec"
+        );
     }
     let id = process.key.exec.clone().unwrap_or_default();
     shared.tables().execs.insert(id, Arc::clone(&exec));
@@ -208,7 +239,9 @@ fn handle(shared: &Arc<Shared>, event: Event) {
                 // An orphan that was just ended, or one whose start was abandoned.
                 None => {
                     let runtime = Arc::clone(&shared.runtime);
-                    shared.tasks.spawn(async move { runtime.acknowledge(key).await });
+                    shared
+                        .tasks
+                        .spawn(async move { runtime.acknowledge(key).await });
                 }
             }
         }

@@ -54,9 +54,18 @@ impl Recorder {
 
     /// Queues `status` for `record`; `ended` says that an exit may be acknowledged by it.
     pub(crate) fn record(&self, record: &ContainerRecord, status: ContainerStatus, ended: bool) {
-        let record = Box::new(ContainerRecord { status, ..record.clone() });
-        let key = ProcessKey { container: record.id.clone(), exec: None };
-        let entry = Entry::State { record, acknowledge: ended.then_some(key) };
+        let record = Box::new(ContainerRecord {
+            status,
+            ..record.clone()
+        });
+        let key = ProcessKey {
+            container: record.id.clone(),
+            exec: None,
+        };
+        let entry = Entry::State {
+            record,
+            acknowledge: ended.then_some(key),
+        };
         if self.queue.send(entry).is_err() {
             tracing::debug!("a state change came after the recorder had stopped");
         }
@@ -101,20 +110,30 @@ async fn run(
 
 /// Writes a batch, the last entry with a flush that covers all of it. Returns the exits on record.
 fn write(store: &Store, batch: Vec<Entry>) -> Vec<ProcessKey> {
-    let states = batch.iter().filter(|entry| matches!(entry, Entry::State { .. })).count();
+    let states = batch
+        .iter()
+        .filter(|entry| matches!(entry, Entry::State { .. }))
+        .count();
     let mut written = Vec::new();
     let mut barriers = Vec::new();
     let mut number = 0;
     for entry in batch {
         let (record, acknowledge) = match entry {
-            Entry::State { record, acknowledge } => (record, acknowledge),
+            Entry::State {
+                record,
+                acknowledge,
+            } => (record, acknowledge),
             Entry::Barrier(answer) => {
                 barriers.push(answer);
                 continue;
             }
         };
         number += 1;
-        let durability = if number == states { Durability::Written } else { Durability::Relaxed };
+        let durability = if number == states {
+            Durability::Written
+        } else {
+            Durability::Relaxed
+        };
         match store.put_container(&record, durability) {
             Ok(()) => written.extend(acknowledge),
             Err(error) => tracing::error!(

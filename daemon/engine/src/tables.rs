@@ -49,14 +49,23 @@ impl Tables {
         if let Some(found) = self.containers.get(wanted) {
             return Ok(Arc::clone(found));
         }
-        if let Some(found) = self.names.get(wanted).and_then(|id| self.containers.get(id)) {
+        if let Some(found) = self
+            .names
+            .get(wanted)
+            .and_then(|id| self.containers.get(id))
+        {
             return Ok(Arc::clone(found));
         }
-        let missing = || Error::NoSuchContainer { id: wanted.to_owned() };
+        let missing = || Error::NoSuchContainer {
+            id: wanted.to_owned(),
+        };
         if !is_id_prefix(wanted) {
             return Err(missing());
         }
-        let mut fits = self.containers.values().filter(|c| c.id().starts_with(wanted));
+        let mut fits = self
+            .containers
+            .values()
+            .filter(|c| c.id().starts_with(wanted));
         match (fits.next(), fits.next()) {
             (None, _) => Err(missing()),
             (Some(found), None) => Ok(Arc::clone(found)),
@@ -72,7 +81,12 @@ impl Tables {
 
     /// The same, or by full id one that was removed at its end a moment ago.
     pub(crate) fn container_or_ended(&self, wanted: &str) -> Result<Arc<Container>> {
-        let ended = || self.ended.iter().find(|(_, c)| c.id() == wanted).map(|(_, c)| c.clone());
+        let ended = || {
+            self.ended
+                .iter()
+                .find(|(_, c)| c.id() == wanted)
+                .map(|(_, c)| c.clone())
+        };
         self.container(wanted).or_else(|error| ended().ok_or(error))
     }
 
@@ -89,7 +103,11 @@ impl Tables {
     /// Takes a container and its name out.
     pub(crate) fn forget(&mut self, container: &Container) {
         self.containers.remove(container.id());
-        if self.names.get(container.name()).is_some_and(|id| id == container.id()) {
+        if self
+            .names
+            .get(container.name())
+            .is_some_and(|id| id == container.id())
+        {
             self.names.remove(container.name());
         }
     }
@@ -103,8 +121,13 @@ impl Tables {
     /// Layers that an image, a container, or a pull under way needs.
     pub(crate) fn layers_in_use(&self) -> Vec<String> {
         let of_images = self.images.values().flat_map(|image| image.diff_ids.iter());
-        let of_containers = self.containers.values().flat_map(|c| c.record.layers.iter());
-        let all = of_images.chain(of_containers).chain(self.layer_holds.keys());
+        let of_containers = self
+            .containers
+            .values()
+            .flat_map(|c| c.record.layers.iter());
+        let all = of_images
+            .chain(of_containers)
+            .chain(self.layer_holds.keys());
         let mut layers: Vec<String> = all.cloned().collect();
         layers.sort_unstable();
         layers.dedup();

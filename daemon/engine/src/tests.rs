@@ -40,19 +40,32 @@ struct Entry {
 
 impl Fake {
     fn key(id: &str) -> ProcessKey {
-        ProcessKey { container: id.to_owned(), exec: None }
+        ProcessKey {
+            container: id.to_owned(),
+            exec: None,
+        }
     }
 
     fn write(&self, id: &str, text: &str) {
         use std::io::Write;
         let mut processes = self.processes.lock().unwrap();
         let entry = processes.get_mut(&Fake::key(id)).unwrap();
-        entry.writers.as_mut().unwrap().0.write_all(text.as_bytes()).unwrap();
+        entry
+            .writers
+            .as_mut()
+            .unwrap()
+            .0
+            .write_all(text.as_bytes())
+            .unwrap();
     }
 
     fn exit(&self, id: &str, code: i32) {
         let key = Fake::key(id);
-        let exit = Exit { code, signal: 0, at_ns: 5 };
+        let exit = Exit {
+            code,
+            signal: 0,
+            at_ns: 5,
+        };
         let mut processes = self.processes.lock().unwrap();
         let entry = processes.get_mut(&key).unwrap();
         entry.writers = None;
@@ -84,14 +97,22 @@ impl Runtime for Fake {
         let key = Fake::key(&options.id);
         if let Some(failure) = self.failures.lock().unwrap().pop_front() {
             let failure = Box::new(failure);
-            let error = rcd_runtime::Error::Start { key, failure, exit_code: 127 };
+            let error = rcd_runtime::Error::Start {
+                key,
+                failure,
+                exit_code: 127,
+            };
             return async { Err(error) }.boxed();
         }
         let flags = OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let (stdout, out) = pipe2(flags).unwrap();
         let (stderr, err) = pipe2(flags).unwrap();
         let writers = Some((out.into(), err));
-        let entry = Entry { writers, readers: (stdout, stderr), exit: None };
+        let entry = Entry {
+            writers,
+            readers: (stdout, stderr),
+            exit: None,
+        };
         let process = Fake::process(&key, &entry);
         self.processes.lock().unwrap().insert(key, entry);
         async { Ok(process) }.boxed()
@@ -103,7 +124,10 @@ impl Runtime for Fake {
 
     fn list(&self) -> BoxFuture<'_, RuntimeResult<Vec<Process>>> {
         let processes = self.processes.lock().unwrap();
-        let all = processes.iter().map(|(key, entry)| Fake::process(key, entry)).collect();
+        let all = processes
+            .iter()
+            .map(|(key, entry)| Fake::process(key, entry))
+            .collect();
         async { Ok(all) }.boxed()
     }
 
@@ -157,7 +181,12 @@ impl World {
         let (sender, events) = mpsc::channel(64);
         for (key, entry) in &*fake.processes.lock().unwrap() {
             if let Some(exit) = entry.exit {
-                sender.try_send(Event::Exited { key: key.clone(), exit }).unwrap();
+                sender
+                    .try_send(Event::Exited {
+                        key: key.clone(),
+                        exit,
+                    })
+                    .unwrap();
             }
         }
         *fake.events.lock().unwrap() = Some(sender);
@@ -203,7 +232,9 @@ impl World {
     }
 
     fn container_dirs(&self) -> usize {
-        std::fs::read_dir(self.dir.path().join("data/containers")).unwrap().count()
+        std::fs::read_dir(self.dir.path().join("data/containers"))
+            .unwrap()
+            .count()
     }
 
     async fn until(&self, mut done: impl FnMut() -> bool) {
@@ -229,7 +260,9 @@ async fn a_container_runs_ends_and_is_started_again() {
         assert_eq!(world.engine.wait("db").await.unwrap(), Some(code));
         assert_eq!(world.phase("db"), Phase::Exited);
         let fake = &world.fake;
-        world.until(|| fake.processes.lock().unwrap().is_empty()).await;
+        world
+            .until(|| fake.processes.lock().unwrap().is_empty())
+            .await;
     }
 }
 
@@ -237,16 +270,27 @@ async fn a_container_runs_ends_and_is_started_again() {
 async fn output_and_exit_code_reach_an_attached_client_in_order() {
     let world = World::new().await;
     let id = world.create("db", true).await;
-    let request = AttachRequest { container: id.clone(), start: true, ..Default::default() };
+    let request = AttachRequest {
+        container: id.clone(),
+        start: true,
+        ..Default::default()
+    };
     let mut session = world.engine.attach(request).await.unwrap();
     world.fake.write(&id, "hello");
-    assert_eq!(session.next().await.unwrap(), Output::Stdout("hello".into()));
+    assert_eq!(
+        session.next().await.unwrap(),
+        Output::Stdout("hello".into())
+    );
     world.fake.write(&id, "bye");
     world.fake.exit(&id, 7);
     assert_eq!(session.next().await.unwrap(), Output::Stdout("bye".into()));
     assert_eq!(session.next().await.unwrap(), Output::Exit(7));
 
-    let again = AttachRequest { container: id, offsets: Some((6, 0)), ..Default::default() };
+    let again = AttachRequest {
+        container: id,
+        offsets: Some((6, 0)),
+        ..Default::default()
+    };
     let mut session = world.engine.attach(again).await.unwrap();
     assert_eq!(session.next().await.unwrap(), Output::Stdout("ye".into()));
     assert_eq!(session.next().await.unwrap(), Output::Exit(7));
@@ -260,11 +304,16 @@ async fn a_container_removed_at_its_end_frees_its_name_before_anybody_hears_of_i
         world.engine.start_container(&id).await.unwrap();
         world.fake.exit(&id, 1);
         assert_eq!(world.engine.wait(&id).await.unwrap(), Some(1));
-        assert!(matches!(world.engine.container("db"), Err(Error::NoSuchContainer { .. })));
+        assert!(matches!(
+            world.engine.container("db"),
+            Err(Error::NoSuchContainer { .. })
+        ));
     }
     world.until(|| world.container_dirs() == 0).await;
     let fake = &world.fake;
-    world.until(|| fake.processes.lock().unwrap().is_empty()).await;
+    world
+        .until(|| fake.processes.lock().unwrap().is_empty())
+        .await;
 }
 
 #[tokio::test]
@@ -279,7 +328,10 @@ async fn a_failed_start_says_why_and_leaves_nothing_of_a_container_to_be_removed
     let id = world.create("keep", false).await;
     world.fake.failures.lock().unwrap().push_back(failure());
     let error = world.engine.start_container(&id).await.unwrap_err();
-    assert!(matches!(error, Error::StartFailed { exit_code: 127, .. }), "{error:?}");
+    assert!(
+        matches!(error, Error::StartFailed { exit_code: 127, .. }),
+        "{error:?}"
+    );
     let view = world.engine.container(&id).unwrap().view;
     assert_eq!((view.phase, view.exit_code), (Phase::Exited, Some(127)));
 
@@ -296,7 +348,16 @@ async fn a_running_container_is_removed_only_by_force() {
     let id = world.create("db", false).await;
     world.engine.start_container(&id).await.unwrap();
     let error = world.engine.remove_container(&id, false).await.unwrap_err();
-    assert!(matches!(error, Error::WrongPhase { action: "remove", .. }), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            Error::WrongPhase {
+                action: "remove",
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     let engine = world.engine.clone();
     let wanted = id.clone();
     let removal = tokio::spawn(async move { engine.remove_container(&wanted, true).await });
@@ -325,9 +386,14 @@ async fn a_name_is_taken_once_and_free_after_removal() {
 #[tokio::test]
 async fn a_create_that_nobody_waits_for_is_undone() {
     let world = World::new().await;
-    let request = ContainerRequest { image: "i".to_owned(), ..ContainerRequest::default() };
+    let request = ContainerRequest {
+        image: "i".to_owned(),
+        ..ContainerRequest::default()
+    };
     assert!(world.engine.create(request).now_or_never().is_none());
-    world.until(|| world.engine.containers().is_empty() && world.container_dirs() == 0).await;
+    world
+        .until(|| world.engine.containers().is_empty() && world.container_dirs() == 0)
+        .await;
 }
 
 #[tokio::test]
@@ -346,16 +412,32 @@ async fn a_successor_takes_up_what_runs_and_what_ended_meanwhile() {
     world.fake.write(&ends, "last words");
     world.fake.exit(&ends, 9);
     world.fake.exit(&removed, 4);
-    world.fake.processes.lock().unwrap().remove(&Fake::key(&unseen));
+    world
+        .fake
+        .processes
+        .lock()
+        .unwrap()
+        .remove(&Fake::key(&unseen));
     let world = world.restart().await;
 
     assert_eq!(world.phase(&runs), Phase::Running);
-    let attach = AttachRequest { container: runs.clone(), offsets: Some((0, 0)), ..Default::default() };
+    let attach = AttachRequest {
+        container: runs.clone(),
+        offsets: Some((0, 0)),
+        ..Default::default()
+    };
     let mut session = world.engine.attach(attach).await.unwrap();
-    assert_eq!(session.next().await.unwrap(), Output::Stdout("written while nobody looked".into()));
+    assert_eq!(
+        session.next().await.unwrap(),
+        Output::Stdout("written while nobody looked".into())
+    );
 
     assert_eq!(world.engine.wait(&ends).await.unwrap(), Some(9));
-    let attach = AttachRequest { container: ends, offsets: Some((0, 0)), ..Default::default() };
+    let attach = AttachRequest {
+        container: ends,
+        offsets: Some((0, 0)),
+        ..Default::default()
+    };
     let mut session = world.engine.attach(attach).await.unwrap();
     let mut text = Vec::new();
     while let Output::Stdout(bytes) = session.next().await.unwrap() {

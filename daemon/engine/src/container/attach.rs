@@ -32,12 +32,22 @@ impl AttachSession {
             None => Reader::of_new_log(Arc::clone(&container.log)),
             Some(position) => Reader::new(Arc::clone(&container.log), position)
                 .await
-                .map_err(Error::io(format!("read the log of container {}", container.name())))?,
+                .map_err(Error::io(format!(
+                    "read the log of container {}",
+                    container.name()
+                )))?,
         };
         let view = container.watch();
         let run = view.borrow().run;
         let begins_at = reader.offsets();
-        Ok(AttachSession { shared, container, reader, begins_at, view, run })
+        Ok(AttachSession {
+            shared,
+            container,
+            reader,
+            begins_at,
+            view,
+            run,
+        })
     }
 
     /// Ends with the run that is under way now rather than with the one at opening.
@@ -66,7 +76,10 @@ impl AttachSession {
     /// The log cannot be read.
     pub async fn next(&mut self) -> Result<Output> {
         let read = self.reader.next(true).await;
-        match read.map_err(Error::io(format!("read the log of {}", self.container.name())))? {
+        match read.map_err(Error::io(format!(
+            "read the log of {}",
+            self.container.name()
+        )))? {
             Some(chunk) if chunk.stream == Stream::Stdout => Ok(Output::Stdout(chunk.bytes)),
             Some(chunk) => Ok(Output::Stderr(chunk.bytes)),
             None => Ok(self.ended().await),
@@ -90,7 +103,10 @@ impl AttachSession {
     /// A handle for input, to be used beside `next`.
     pub fn input(&self) -> Input {
         let (shared, container) = (Arc::clone(&self.shared), Arc::clone(&self.container));
-        Input { shared, target: Target::Container(container) }
+        Input {
+            shared,
+            target: Target::Container(container),
+        }
     }
 }
 

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcd_runtime::{Exit, Process};
-use rcd_store::Durability;
 use rcd_store::ContainerStatus;
+use rcd_store::Durability;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -162,7 +162,11 @@ impl Driver {
         });
         self.record_status();
         let id = self.container.name().to_owned();
-        Error::StartFailed { id, exit_code, source: Box::new(source) }
+        Error::StartFailed {
+            id,
+            exit_code,
+            source: Box::new(source),
+        }
     }
 
     /// Takes charge of a first process: new, or started by a daemon before this one.
@@ -171,7 +175,11 @@ impl Driver {
         let sources = match (stdio.pty.as_ref(), stdio.relay, stdio.stdout, stdio.stderr) {
             (Some(pty), Some((relay_read, relay_write)), _, _) => pty
                 .try_clone()
-                .map(|pty| Sources::Terminal { pty, relay_read, relay_write })
+                .map(|pty| Sources::Terminal {
+                    pty,
+                    relay_read,
+                    relay_write,
+                })
                 .map_err(|error| tracing::error!(%error, "cannot duplicate a terminal"))
                 .ok(),
             (None, _, Some(stdout), Some(stderr)) => Some(Sources::Pipes { stdout, stderr }),
@@ -196,7 +204,10 @@ impl Driver {
                 tracing::error!(container.id = self.container.id(), %error, "no input possible");
             }
         }
-        self.run = Some(Run { pidfd: process.pidfd, pump });
+        self.run = Some(Run {
+            pidfd: process.pidfd,
+            pump,
+        });
         self.set(|view| {
             view.phase = Phase::Running;
             view.pid = Some(process.pid);
@@ -260,7 +271,10 @@ impl Driver {
             // It has ended already; its exit is on the way.
             Ok(()) | Err(rcd_sys::error::Errno::ESRCH) => Ok(()),
             Err(e) => {
-                let what = format!("send signal {signal} to container {}", self.container.name());
+                let what = format!(
+                    "send signal {signal} to container {}",
+                    self.container.name()
+                );
                 Err(Error::io(what)(e.into()))
             }
         }
@@ -273,7 +287,10 @@ impl Driver {
         let Some(run) = self.run.take() else { return };
         let drained = tokio::time::timeout(Duration::from_millis(DRAIN_MS_MAX), run.pump).await;
         if drained.is_err() {
-            tracing::error!(container.id = self.container.id(), "its output was not drained");
+            tracing::error!(
+                container.id = self.container.id(),
+                "its output was not drained"
+            );
         }
         self.kill_at = None;
         self.container.set_io(None);
@@ -283,7 +300,11 @@ impl Driver {
             self.auto_remove();
         }
         self.set(|view| {
-            view.phase = if auto_remove { Phase::Removing } else { Phase::Exited };
+            view.phase = if auto_remove {
+                Phase::Removing
+            } else {
+                Phase::Exited
+            };
             view.pid = None;
             view.exit_code = exit.map(|exit| exit.code);
             view.finished_at_ns = exit.map_or_else(crate::engine::now_ns, |exit| exit.at_ns);
@@ -327,7 +348,10 @@ impl Driver {
         self.set(|view| view.phase = Phase::Removing);
         failpoint::reach("remove.begun");
         self.shared.recorder.settle().await;
-        let result = self.shared.remove_files(&self.container, Durability::Synced).await;
+        let result = self
+            .shared
+            .remove_files(&self.container, Durability::Synced)
+            .await;
         let failed = result.is_err();
         if failed {
             self.set(|view| view.phase = before);
@@ -355,9 +379,17 @@ impl Driver {
 
     /// Deletes the files of a container that is out of the table.
     async fn delete_files(&mut self) {
-        if let Err(error) = self.shared.remove_files(&self.container, Durability::Relaxed).await {
+        if let Err(error) = self
+            .shared
+            .remove_files(&self.container, Durability::Relaxed)
+            .await
+        {
             let chain = crate::error::chain(&error);
-            tracing::error!(container.id = self.container.id(), error = chain, "cannot remove");
+            tracing::error!(
+                container.id = self.container.id(),
+                error = chain,
+                "cannot remove"
+            );
         }
         self.set(|view| view.phase = Phase::Removing);
         self.shared.empty_trash();
@@ -387,17 +419,24 @@ impl Driver {
                 code: view.exit_code,
                 error: view.error,
             },
-            Phase::Starting | Phase::Running | Phase::Stopping => {
-                ContainerStatus::Running { started_at_ns: view.started_at_ns }
-            }
+            Phase::Starting | Phase::Running | Phase::Stopping => ContainerStatus::Running {
+                started_at_ns: view.started_at_ns,
+            },
         };
         let ended = matches!(status, ContainerStatus::Exited { .. });
-        self.shared.recorder.record(&self.container.record, status, ended);
+        self.shared
+            .recorder
+            .record(&self.container.record, status, ended);
     }
 
     fn refusal(&self, action: &'static str, hint: &'static str) -> Error {
         let id = self.container.name().to_owned();
-        Error::WrongPhase { action, id, state: self.phase().as_str(), hint }
+        Error::WrongPhase {
+            action,
+            id,
+            state: self.phase().as_str(),
+            hint,
+        }
     }
 
     fn not_running(&self) -> Error {
@@ -414,4 +453,3 @@ async fn sleep_until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
-

@@ -70,14 +70,20 @@ impl Exec {
     /// Takes charge of the process's stdio.
     pub(crate) fn take_up(&self, stdio: Stdio) -> Result<()> {
         let failed = |e| Error::io("watch an exec's output")(e);
-        let open = |fd: Option<OwnedFd>| {
-            fd.map(|fd| watch(fd, Interest::READABLE)).transpose()
-        };
-        let terminal = stdio.pty.as_ref().map(OwnedFd::try_clone).transpose().map_err(failed)?;
+        let open = |fd: Option<OwnedFd>| fd.map(|fd| watch(fd, Interest::READABLE)).transpose();
+        let terminal = stdio
+            .pty
+            .as_ref()
+            .map(OwnedFd::try_clone)
+            .transpose()
+            .map_err(failed)?;
         let stdout = open(terminal.or(stdio.stdout)).map_err(failed)?;
         let stderr = open(stdio.stderr).map_err(failed)?;
         let io = Io::new(self.key.clone(), stdio.stdin, stdio.pty).map_err(failed)?;
-        *self.parts() = Parts { io: Some(io), outputs: Some(Outputs { stdout, stderr }) };
+        *self.parts() = Parts {
+            io: Some(io),
+            outputs: Some(Outputs { stdout, stderr }),
+        };
         Ok(())
     }
 
@@ -94,7 +100,14 @@ impl Exec {
         drop(parts);
         let (exec, shared) = (Arc::clone(self), Arc::clone(shared));
         let exit = self.exit.subscribe();
-        Ok(ExecSession { exec, shared, outputs, io, exit, buffer: Vec::new() })
+        Ok(ExecSession {
+            exec,
+            shared,
+            outputs,
+            io,
+            exit,
+            buffer: Vec::new(),
+        })
     }
 
     /// Gives the outputs back when a client leaves, and sees to it that somebody reads them.
@@ -116,7 +129,9 @@ impl Exec {
     /// Reads output and throws it away, unless a client takes it within `patience`.
     pub(crate) async fn discard_after(self: Arc<Exec>, patience: Duration) {
         tokio::time::sleep(patience).await;
-        let Some(mut outputs) = self.parts().outputs.take() else { return };
+        let Some(mut outputs) = self.parts().outputs.take() else {
+            return;
+        };
         let mut buffer = Vec::new();
         while outputs.read(&mut buffer).await.is_some() {}
     }
@@ -135,7 +150,11 @@ impl Outputs {
                 ready = readable(self.stderr.as_ref()), if self.stderr.is_some() => (false, ready),
                 else => return None,
             };
-            let stream = if is_stdout { &mut self.stdout } else { &mut self.stderr };
+            let stream = if is_stdout {
+                &mut self.stdout
+            } else {
+                &mut self.stderr
+            };
             let Some(fd) = stream.as_ref().filter(|_| ready) else {
                 *stream = None;
                 continue;
@@ -171,7 +190,9 @@ fn read_now(fd: &AsyncFd<OwnedFd>, buffer: &mut Vec<u8>) -> Read {
     });
     match read {
         Ok(0) => Read::End,
-        Ok(count) => Read::Bytes(Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default())),
+        Ok(count) => Read::Bytes(Bytes::copy_from_slice(
+            buffer.get(..count).unwrap_or_default(),
+        )),
         Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Read::Nothing,
         Err(e) if e.raw_os_error() == Some(Errno::EINTR as i32) => Read::Nothing,
         Err(_) => Read::End,
@@ -198,7 +219,7 @@ impl ExecSession {
     /// The next output, or the end. Cancel safe.
     pub async fn next(&mut self) -> Output {
         loop {
-            let ended = self.exit.borrow_and_update().clone();
+            let ended = *self.exit.borrow_and_update();
             if let Some(exit) = ended {
                 let patience = Duration::from_millis(DRAIN_MS_MAX);
                 let rest = self.outputs.read(&mut self.buffer);
@@ -226,7 +247,10 @@ impl ExecSession {
     /// A handle for input, to be used beside `next`.
     pub fn input(&self) -> Option<Input> {
         let io = self.io.clone()?;
-        Some(Input { shared: Arc::clone(&self.shared), target: Target::Exec(io) })
+        Some(Input {
+            shared: Arc::clone(&self.shared),
+            target: Target::Exec(io),
+        })
     }
 }
 

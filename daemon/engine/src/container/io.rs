@@ -29,23 +29,33 @@ impl Io {
         pty: Option<OwnedFd>,
     ) -> io::Result<Arc<Io>> {
         let register = |fd: Option<OwnedFd>| -> io::Result<Option<Arc<AsyncFd<OwnedFd>>>> {
-            fd.map(|fd| watch(fd, Interest::WRITABLE).map(Arc::new)).transpose()
+            fd.map(|fd| watch(fd, Interest::WRITABLE).map(Arc::new))
+                .transpose()
         };
         let pty = register(pty)?;
         let stdin = match &pty {
             Some(pty) => Some(Arc::clone(pty)),
             None => register(stdin)?,
         };
-        Ok(Arc::new(Io { key, stdin: Mutex::new(stdin), pty }))
+        Ok(Arc::new(Io {
+            key,
+            stdin: Mutex::new(stdin),
+            pty,
+        }))
     }
 
     /// Writes all of `bytes`, waiting where the process does not read. Bytes for a process that
     /// closed its input are dropped, as a shell's pipe drops them.
     pub(crate) async fn write(&self, bytes: &[u8]) -> Result<()> {
-        let Some(stdin) = self.stdin() else { return Ok(()) };
+        let Some(stdin) = self.stdin() else {
+            return Ok(());
+        };
         let mut rest = bytes;
         while !rest.is_empty() {
-            let mut ready = stdin.writable().await.map_err(Error::io("write a container's input"))?;
+            let mut ready = stdin
+                .writable()
+                .await
+                .map_err(Error::io("write a container's input"))?;
             match nix::unistd::write(stdin.get_ref().as_fd(), rest) {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(Errno::EAGAIN) => ready.clear_ready(),
@@ -74,10 +84,16 @@ impl Io {
     }
 
     fn stdin(&self) -> Option<Arc<AsyncFd<OwnedFd>>> {
-        self.stdin.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.stdin
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn take_stdin(&self) -> Option<Arc<AsyncFd<OwnedFd>>> {
-        self.stdin.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.stdin
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }

@@ -132,12 +132,30 @@ mod tests {
     fn every_request_has_one_answer_in_every_phase() {
         use Admission::{Accept, Already, EndFirst, Join, Refuse};
         //                       Created  Starting Running   Stopping  Exited   Removing
-        check(Request::Start, [Accept, Join, Already, Refuse, Accept, Refuse]);
-        check(Request::Stop, [Already, Refuse, Accept, Join, Already, Refuse]);
-        check(Request::Kill, [Refuse, Refuse, Accept, Accept, Refuse, Refuse]);
-        check(Request::Exec, [Refuse, Refuse, Accept, Refuse, Refuse, Refuse]);
-        check(Request::Remove { force: false }, [Accept, Refuse, Refuse, Refuse, Accept, Join]);
-        check(Request::Remove { force: true }, [Accept, Refuse, EndFirst, EndFirst, Accept, Join]);
+        check(
+            Request::Start,
+            [Accept, Join, Already, Refuse, Accept, Refuse],
+        );
+        check(
+            Request::Stop,
+            [Already, Refuse, Accept, Join, Already, Refuse],
+        );
+        check(
+            Request::Kill,
+            [Refuse, Refuse, Accept, Accept, Refuse, Refuse],
+        );
+        check(
+            Request::Exec,
+            [Refuse, Refuse, Accept, Refuse, Refuse, Refuse],
+        );
+        check(
+            Request::Remove { force: false },
+            [Accept, Refuse, Refuse, Refuse, Accept, Join],
+        );
+        check(
+            Request::Remove { force: true },
+            [Accept, Refuse, EndFirst, EndFirst, Accept, Join],
+        );
     }
 
     #[test]

@@ -102,7 +102,10 @@ impl Log {
     }
 
     fn opened(&self) -> Option<Arc<Files>> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Keeps `files`, unless another thread was first.
@@ -116,7 +119,9 @@ impl Log {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(std::io::Error::other(e)))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(std::io::Error::other(e)))
 }
 
 #[cfg(test)]

@@ -29,7 +29,12 @@ pub(crate) fn container_options(
         rootfs: rootfs.prepare(record, layers, dirs),
         readonly_root: config.read_only,
         process: ProcessOptions {
-            argv: config.entrypoint.iter().chain(&config.command).cloned().collect(),
+            argv: config
+                .entrypoint
+                .iter()
+                .chain(&config.command)
+                .cloned()
+                .collect(),
             env: environment(record),
             cwd: PathBuf::from(&config.working_dir),
             create_cwd: config.create_working_dir,
@@ -71,7 +76,10 @@ pub(crate) fn exec_options(
     if request.terminal.is_some() && !has_key(&env, "TERM") {
         env.push("TERM=xterm".to_owned());
     }
-    let cwd = request.working_dir.clone().unwrap_or_else(|| config.working_dir.clone());
+    let cwd = request
+        .working_dir
+        .clone()
+        .unwrap_or_else(|| config.working_dir.clone());
     ExecOptions {
         container: record.id.clone(),
         exec_id: exec_id.to_owned(),
@@ -91,7 +99,10 @@ pub(crate) fn exec_options(
 /// The environment as the program sees it: Docker's defaults under what is configured.
 fn environment(record: &ContainerRecord) -> Vec<String> {
     let config = &record.config;
-    let mut env = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", config.hostname)];
+    let mut env = vec![
+        DEFAULT_PATH.to_owned(),
+        format!("HOSTNAME={}", config.hostname),
+    ];
     if config.tty {
         env.push("TERM=xterm".to_owned());
     }
@@ -144,8 +155,14 @@ fn hosts(record: &ContainerRecord, mode: NetworkMode) -> String {
         NetworkMode::None | NetworkMode::Host => "127.0.1.1",
     };
     let (hostname, name) = (&record.config.hostname, &record.name);
-    let alias = if hostname == name { String::new() } else { format!(" {name}") };
-    format!("{loopback}fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n{own}\t{hostname}{alias}\n")
+    let alias = if hostname == name {
+        String::new()
+    } else {
+        format!(" {name}")
+    };
+    format!(
+        "{loopback}fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n{own}\t{hostname}{alias}\n"
+    )
 }
 
 fn read_if_exists(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -161,9 +178,10 @@ pub(crate) fn default_hostname(id: &str, mode: NetworkMode) -> String {
     let own = || short_id(id).to_owned();
     match mode {
         NetworkMode::None => own(),
-        NetworkMode::Host => {
-            nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok()).unwrap_or_else(own)
-        }
+        NetworkMode::Host => nix::unistd::gethostname()
+            .ok()
+            .and_then(|n| n.into_string().ok())
+            .unwrap_or_else(own),
     }
 }
 

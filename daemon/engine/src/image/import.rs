@@ -87,13 +87,18 @@ impl Engine {
 
 /// The full form of a reference that is to be given to an image.
 fn full_reference(reference: &str) -> Result<String> {
-    let parsed = reference.parse::<Reference>().map_err(|source| Error::InvalidReference {
-        reference: reference.to_owned(),
-        source,
-    })?;
+    let parsed = reference
+        .parse::<Reference>()
+        .map_err(|source| Error::InvalidReference {
+            reference: reference.to_owned(),
+            source: Box::new(source),
+        })?;
     match parsed.digest() {
         None => Ok(parsed.to_string()),
-        Some(_) => Err(Error::invalid("reference", "an image cannot be given a digest as its name")),
+        Some(_) => Err(Error::invalid(
+            "reference",
+            "an image cannot be given a digest as its name",
+        )),
     }
 }
 
@@ -116,7 +121,15 @@ impl ImportSession {
         let unpacked = self.unpacking.await.map_err(|e| import(Box::new(e)))?;
         let unpacked = unpacked.map_err(|e| import(Box::new(e)))?;
         let (shared, bytes) = (&self.shared, self.received_bytes);
-        put(shared, &unpacked, bytes, self.command, self.env, self.reference).await
+        put(
+            shared,
+            &unpacked,
+            bytes,
+            self.command,
+            self.env,
+            self.reference,
+        )
+        .await
     }
 }
 

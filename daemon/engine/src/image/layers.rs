@@ -37,7 +37,14 @@ pub(super) struct PipeReader {
 
 pub(super) fn pipe() -> (Pipe, PipeReader) {
     let (sender, pieces) = mpsc::channel(PIECES_MAX);
-    (Pipe(sender), PipeReader { pieces, present: Bytes::new(), ended: false })
+    (
+        Pipe(sender),
+        PipeReader {
+            pieces,
+            present: Bytes::new(),
+            ended: false,
+        },
+    )
 }
 
 impl Pipe {
@@ -82,9 +89,10 @@ pub(super) async fn unpack(
         Some(digest) => format!("unpack layer {digest}"),
         None => "unpack the archive".to_owned(),
     };
-    shared.with_store(what, move |store| store.unpack_layer(reader, &source)).await
+    shared
+        .with_store(what, move |store| store.unpack_layer(reader, &source))
+        .await
 }
-
 
 #[cfg(test)]
 mod tests {

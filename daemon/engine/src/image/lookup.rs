@@ -34,13 +34,18 @@ pub(crate) fn image(tables: &Tables, wanted: &str) -> Result<Arc<ImageRecord>> {
     let digits = wanted.strip_prefix("sha256:").unwrap_or(wanted);
     if is_id_prefix(digits) {
         let begins = |image: &&Arc<ImageRecord>| {
-            image.id.strip_prefix("sha256:").is_some_and(|id| id.starts_with(digits))
+            image
+                .id
+                .strip_prefix("sha256:")
+                .is_some_and(|id| id.starts_with(digits))
         };
         if let Some(image) = only(wanted, images().filter(begins))? {
             return Ok(image);
         }
     }
-    Err(Error::NoSuchImage { reference: wanted.to_owned() })
+    Err(Error::NoSuchImage {
+        reference: wanted.to_owned(),
+    })
 }
 
 /// Whether the full reference names `image`. One with a digest names it by that.
@@ -50,7 +55,10 @@ fn is_named(image: &ImageRecord, reference: &Reference, full: &str) -> bool {
         Some(digest) => {
             let repository = format!("{}/{}", reference.registry(), reference.repository());
             image.manifest_digest == digest
-                && image.references.iter().any(|r| repository_of(r) == repository)
+                && image
+                    .references
+                    .iter()
+                    .any(|r| repository_of(r) == repository)
         }
     }
 }
@@ -58,8 +66,11 @@ fn is_named(image: &ImageRecord, reference: &Reference, full: &str) -> bool {
 /// Whether a name without a registry fits `image` whatever registry it came from.
 fn has_short_name(image: &ImageRecord, wanted: &str, reference: &Reference) -> bool {
     let first = wanted.split(['/', '@']).next().unwrap_or_default();
-    let names_registry = wanted.contains('/') && (first.contains(['.', ':']) || first == "localhost");
-    let Some(tag) = reference.tag().filter(|_| !names_registry && reference.digest().is_none())
+    let names_registry =
+        wanted.contains('/') && (first.contains(['.', ':']) || first == "localhost");
+    let Some(tag) = reference
+        .tag()
+        .filter(|_| !names_registry && reference.digest().is_none())
     else {
         return false;
     };
@@ -83,9 +94,8 @@ fn only<'a>(
 ) -> Result<Option<Arc<ImageRecord>>> {
     let found: BTreeMap<&str, &Arc<ImageRecord>> = images.map(|i| (i.id.as_str(), i)).collect();
     if found.len() > 1 {
-        let name = |image: &&Arc<ImageRecord>| {
-            image.references.first().unwrap_or(&image.id).clone()
-        };
+        let name =
+            |image: &&Arc<ImageRecord>| image.references.first().unwrap_or(&image.id).clone();
         return Err(Error::AmbiguousImage {
             reference: wanted.to_owned(),
             candidates: found.values().take(8).map(name).collect(),
@@ -101,9 +111,18 @@ mod tests {
     fn tables() -> Tables {
         let mut tables = Tables::default();
         for (id, references) in [
-            ("sha256:aa11", vec!["docker.io/library/alpine:3", "docker.io/library/busybox:latest"]),
+            (
+                "sha256:aa11",
+                vec![
+                    "docker.io/library/alpine:3",
+                    "docker.io/library/busybox:latest",
+                ],
+            ),
             ("sha256:aa22", vec!["127.0.0.1:5000/debian:12"]),
-            ("sha256:bb33", vec!["127.0.0.1:5000/team/app:1", "localhost/tool:1"]),
+            (
+                "sha256:bb33",
+                vec!["127.0.0.1:5000/team/app:1", "localhost/tool:1"],
+            ),
             ("sha256:bb44", vec!["example.org/tool:1"]),
         ] {
             let image = ImageRecord {
@@ -121,7 +140,11 @@ mod tests {
     fn an_image_is_found_by_every_name_that_fits_it_alone() {
         let tables = tables();
         let check = |wanted: &str, id: Option<&str>| {
-            assert_eq!(image(&tables, wanted).ok().map(|i| i.id.clone()).as_deref(), id, "{wanted}");
+            assert_eq!(
+                image(&tables, wanted).ok().map(|i| i.id.clone()).as_deref(),
+                id,
+                "{wanted}"
+            );
         };
         check("alpine:3", Some("sha256:aa11"));
         check("docker.io/library/alpine:3", Some("sha256:aa11"));

@@ -70,13 +70,16 @@ impl Engine {
     /// # Errors
     /// Not a reference, not a platform. What goes wrong later is an event.
     pub fn pull(&self, reference: &str, platform: Option<&str>) -> Result<PullSession> {
-        let parsed = reference.parse::<Reference>().map_err(|source| Error::InvalidReference {
-            reference: reference.to_owned(),
-            source,
-        })?;
-        let platform = platform.map(str::parse::<Platform>).transpose().map_err(|source| {
-            Error::invalid("platform", crate::error::chain(&source))
-        })?;
+        let parsed = reference
+            .parse::<Reference>()
+            .map_err(|source| Error::InvalidReference {
+                reference: reference.to_owned(),
+                source: Box::new(source),
+            })?;
+        let platform = platform
+            .map(str::parse::<Platform>)
+            .transpose()
+            .map_err(|source| Error::invalid("platform", crate::error::chain(&source)))?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let cancel = self.shared.shutdown.child_token();
         let shared = Arc::clone(&self.shared);
@@ -87,7 +90,10 @@ impl Engine {
                 () = run(shared, parsed, platform, sender) => {}
             }
         });
-        Ok(PullSession { events, _cancel: cancel.drop_guard() })
+        Ok(PullSession {
+            events,
+            _cancel: cancel.drop_guard(),
+        })
     }
 }
 
@@ -102,7 +108,10 @@ async fn run(
     let result = pull(&shared, &reference, platform.as_ref(), &events).await;
     let last = result.map_err(|error| match error {
         error @ Error::Pull { .. } => error,
-        error => Error::Pull { reference: reference.to_string(), source: Box::new(error) },
+        error => Error::Pull {
+            reference: reference.to_string(),
+            source: Box::new(error),
+        },
     });
     let _ = events.send(last).await;
 }
@@ -113,7 +122,11 @@ async fn pull(
     platform: Option<&Platform>,
     events: &Events,
 ) -> Result<PullEvent> {
-    let resolved = shared.registry.resolve(reference, platform).await.map_err(failed(reference))?;
+    let resolved = shared
+        .registry
+        .resolve(reference, platform)
+        .await
+        .map_err(failed(reference))?;
     let resolved = Arc::new(resolved);
     let _held = {
         // Either a collection under way ends first, or it sees that these layers are needed.
@@ -121,7 +134,10 @@ async fn pull(
         HeldLayers::new(shared, &resolved)
     };
     let progress = Arc::new(Progress::new(shared, &resolved));
-    let first = PullEvent::Resolved { reference: reference.to_string(), layers: progress.all() };
+    let first = PullEvent::Resolved {
+        reference: reference.to_string(),
+        layers: progress.all(),
+    };
     let _ = events.send(Ok(first)).await;
 
     let size_bytes = tokio::select! {
@@ -156,7 +172,10 @@ async fn pull(
 }
 
 fn failed(reference: &Reference) -> impl FnOnce(rcd_registry::Error) -> Error + '_ {
-    |source| Error::Pull { reference: reference.to_string(), source: Box::new(source) }
+    |source| Error::Pull {
+        reference: reference.to_string(),
+        source: Box::new(source),
+    }
 }
 
 /// Fetches and unpacks what is missing. Returns the unpacked bytes of all layers. On an error the
@@ -212,7 +231,9 @@ async fn fetch_layer(
         let mut bytes = shared.registry.layer(resolved, index).await?;
         while let Some(piece) = bytes.next().await {
             let piece = piece?;
-            progress.layers[index].received.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            progress.layers[index]
+                .received
+                .fetch_add(piece.len() as u64, Ordering::Relaxed);
             if !pipe.send(piece).await {
                 break;
             }
@@ -267,7 +288,10 @@ impl HeldLayers {
         for layer in &resolved.layers {
             hold(&mut tables.layer_holds, &layer.diff_id);
         }
-        HeldLayers { shared: Arc::clone(shared), resolved: Arc::clone(resolved) }
+        HeldLayers {
+            shared: Arc::clone(shared),
+            resolved: Arc::clone(resolved),
+        }
     }
 }
 
@@ -321,7 +345,10 @@ impl Progress {
         };
         let layers: Vec<_> = resolved.layers.iter().map(counters).collect();
         let told = layers.iter().map(LayerCounters::now).collect();
-        Progress { layers, told: Mutex::new(told) }
+        Progress {
+            layers,
+            told: Mutex::new(told),
+        }
     }
 
     fn all(&self) -> Vec<LayerProgress> {
@@ -332,7 +359,10 @@ impl Progress {
     fn changed(&self) -> Vec<LayerProgress> {
         let now = self.all();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = now.iter().zip(told.iter()).filter(|(now, told)| now != told);
+        let changed = now
+            .iter()
+            .zip(told.iter())
+            .filter(|(now, told)| now != told);
         let changed = changed.map(|(now, _)| now.clone()).collect();
         *told = now;
         changed

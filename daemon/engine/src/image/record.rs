@@ -12,7 +12,11 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Error, Result};
 
 /// Reads a configuration blob. References and sizes are the caller's to add.
-pub(super) fn parse(config_digest: &str, manifest_digest: &str, blob: &[u8]) -> Result<ImageRecord> {
+pub(super) fn parse(
+    config_digest: &str,
+    manifest_digest: &str,
+    blob: &[u8],
+) -> Result<ImageRecord> {
     let malformed = |reason: String| Error::MalformedImage {
         digest: config_digest.to_owned(),
         reason,
@@ -39,7 +43,12 @@ pub(super) fn parse(config_digest: &str, manifest_digest: &str, blob: &[u8]) -> 
         env: config.env().clone().unwrap_or_default(),
         working_dir: config.working_dir().clone().unwrap_or_default(),
         user: config.user().clone().unwrap_or_default(),
-        labels: config.labels().clone().unwrap_or_default().into_iter().collect(),
+        labels: config
+            .labels()
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
         exposed_ports: config.exposed_ports().clone().unwrap_or_default(),
         volumes: config.volumes().clone().unwrap_or_default(),
         stop_signal: config.stop_signal().clone(),
@@ -87,7 +96,9 @@ pub(super) fn compose(
         if !command.is_empty() {
             config = config.cmd(command);
         }
-        let rootfs = RootFsBuilder::default().typ("layers").diff_ids([layer.diff_id.clone()]);
+        let rootfs = RootFsBuilder::default()
+            .typ("layers")
+            .diff_ids([layer.diff_id.clone()]);
         let config = ImageConfigurationBuilder::default()
             .created(now.to_rfc3339())
             .architecture(Arch::default())
@@ -99,14 +110,22 @@ pub(super) fn compose(
         let config_digest = digest(config.as_bytes());
         let descriptor = |media_type, digest: &str, size: u64| {
             let digest = digest.parse::<Digest>()?;
-            DescriptorBuilder::default().media_type(media_type).digest(digest).size(size).build()
+            DescriptorBuilder::default()
+                .media_type(media_type)
+                .digest(digest)
+                .size(size)
+                .build()
         };
         let size = config.len() as u64;
         let manifest = ImageManifestBuilder::default()
             .schema_version(2_u32)
             .media_type(MediaType::ImageManifest)
             .config(descriptor(MediaType::ImageConfig, &config_digest, size)?)
-            .layers([descriptor(MediaType::ImageLayer, &layer.digest, layer.archive_bytes)?])
+            .layers([descriptor(
+                MediaType::ImageLayer,
+                &layer.digest,
+                layer.archive_bytes,
+            )?])
             .build()?
             .to_string()?;
         Ok::<_, oci_spec::OciSpecError>(Blobs {
@@ -116,7 +135,9 @@ pub(super) fn compose(
             manifest: manifest.into_bytes(),
         })
     })();
-    composed.map_err(|e| Error::Import { source: Box::new(e) })
+    composed.map_err(|e| Error::Import {
+        source: Box::new(e),
+    })
 }
 
 fn digest(bytes: &[u8]) -> String {

@@ -23,9 +23,15 @@ pub struct ImageRemoval {
 /// What is to be done about an image.
 enum Plan {
     /// Take one reference; others remain.
-    Untag { image: ImageRecord, reference: String },
+    Untag {
+        image: Box<ImageRecord>,
+        reference: String,
+    },
     /// Delete it, its references and these ended containers.
-    Delete { image: Arc<ImageRecord>, users: Vec<Arc<Container>> },
+    Delete {
+        image: Arc<ImageRecord>,
+        users: Vec<Arc<Container>>,
+    },
 }
 
 impl Engine {
@@ -39,11 +45,19 @@ impl Engine {
         let _one_at_a_time = shared.pulls.tagging.lock().await;
         match plan(shared, wanted, force)? {
             Plan::Untag { image, reference } => {
-                let written = image.clone();
+                let written = ImageRecord::clone(&image);
                 let what = format!("take the name {reference} from image {}", image.id);
-                shared.with_store(what, move |store| store.put_image(&written)).await?;
-                shared.tables().images.insert(image.id.clone(), Arc::new(image));
-                Ok(ImageRemoval { untagged: vec![reference], deleted: Vec::new() })
+                shared
+                    .with_store(what, move |store| store.put_image(&written))
+                    .await?;
+                shared
+                    .tables()
+                    .images
+                    .insert(image.id.clone(), Arc::from(image));
+                Ok(ImageRemoval {
+                    untagged: vec![reference],
+                    deleted: Vec::new(),
+                })
             }
             Plan::Delete { image, users } => {
                 for user in users {
@@ -62,10 +76,14 @@ impl Engine {
 fn plan(shared: &Shared, wanted: &str, force: bool) -> Result<Plan> {
     let tables = shared.tables();
     let image = lookup::image(&tables, wanted)?;
-    let named = image.references.iter().find(|reference| names(reference, wanted)).cloned();
+    let named = image
+        .references
+        .iter()
+        .find(|reference| names(reference, wanted))
+        .cloned();
     match named {
         Some(reference) if image.references.len() > 1 => {
-            let mut image = ImageRecord::clone(&image);
+            let mut image = Box::new(ImageRecord::clone(&image));
             image.references.retain(|r| *r != reference);
             return Ok(Plan::Untag { image, reference });
         }
@@ -80,14 +98,20 @@ fn plan(shared: &Shared, wanted: &str, force: bool) -> Result<Plan> {
     }
     let users = tables.users_of(&image.id);
     let in_the_way = |c: &&Arc<Container>| !force || c.view().phase.is_live();
-    let mut containers: Vec<String> =
-        users.iter().filter(in_the_way).map(|c| c.name().to_owned()).collect();
+    let mut containers: Vec<String> = users
+        .iter()
+        .filter(in_the_way)
+        .map(|c| c.name().to_owned())
+        .collect();
     if tables.image_holds.contains_key(&image.id) {
         containers.push("a container that is being made".to_owned());
     }
     match containers.is_empty() {
         true => Ok(Plan::Delete { image, users }),
-        false => Err(Error::ImageInUse { reference: wanted.to_owned(), containers }),
+        false => Err(Error::ImageInUse {
+            reference: wanted.to_owned(),
+            containers,
+        }),
     }
 }
 
@@ -105,10 +129,15 @@ async fn delete(shared: &Arc<Shared>, image: &ImageRecord) -> Result<()> {
     // Out of the table first: no container can be made of it from here on.
     shared.tables().images.remove(&image.id);
     let removed = shared
-        .with_store(format!("remove image {id}"), move |store| store.remove_image(&id))
+        .with_store(format!("remove image {id}"), move |store| {
+            store.remove_image(&id)
+        })
         .await;
     if let Err(error) = removed {
-        shared.tables().images.insert(image.id.clone(), Arc::new(image.clone()));
+        shared
+            .tables()
+            .images
+            .insert(image.id.clone(), Arc::new(image.clone()));
         return Err(error);
     }
     let in_use = {
@@ -117,7 +146,11 @@ async fn delete(shared: &Arc<Shared>, image: &ImageRecord) -> Result<()> {
     };
     // With an import under way, the next removal collects.
     if let Some(in_use) = in_use {
-        shared.with_store("collect layers", move |store| store.collect_layers(&in_use).map(drop)).await?;
+        shared
+            .with_store("collect layers", move |store| {
+                store.collect_layers(&in_use).map(drop)
+            })
+            .await?;
         shared.empty_trash();
     }
     Ok(())

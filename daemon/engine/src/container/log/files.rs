@@ -60,7 +60,11 @@ impl Record {
             at_ns: word(0),
             offset: word(8),
             len: u32::from_le_bytes([bytes[16], bytes[17], bytes[18], bytes[19]]),
-            stream: if bytes[20] == 2 { Stream::Stderr } else { Stream::Stdout },
+            stream: if bytes[20] == 2 {
+                Stream::Stderr
+            } else {
+                Stream::Stdout
+            },
         }
     }
 
@@ -112,15 +116,27 @@ impl Files {
             options.open(dir.join(name))
         };
         // The index is made last: where it is, the others are.
-        let index = if create { None } else { Some(open("index", false)?) };
-        let data = |file| Data { file, end: AtomicU64::new(0) };
+        let index = if create {
+            None
+        } else {
+            Some(open("index", false)?)
+        };
+        let data = |file| Data {
+            file,
+            end: AtomicU64::new(0),
+        };
         let stdout = data(open("stdout", true)?);
         let stderr = data(open("stderr", true)?);
         let index = match index {
             Some(index) => index,
             None => open("index", true)?,
         };
-        Ok(Files { stdout, stderr, index, records: AtomicU64::new(0) })
+        Ok(Files {
+            stdout,
+            stderr,
+            index,
+            records: AtomicU64::new(0),
+        })
     }
 
     fn mend(self) -> io::Result<Files> {
@@ -178,7 +194,8 @@ impl Files {
         let available = self.record_count().saturating_sub(first);
         let count = usize::try_from(available).unwrap_or(usize::MAX).min(count);
         let mut bytes = vec![0; count * RECORD_BYTES];
-        self.index.read_exact_at(&mut bytes, first * RECORD_BYTES as u64)?;
+        self.index
+            .read_exact_at(&mut bytes, first * RECORD_BYTES as u64)?;
         let (records, _) = bytes.as_chunks::<RECORD_BYTES>();
         Ok(records.iter().map(Record::decode).collect())
     }
@@ -211,9 +228,15 @@ impl Files {
     fn publish(&self, stream: Stream, len: u32) -> io::Result<()> {
         let data = self.data(stream);
         let offset = data.end.load(Ordering::Acquire);
-        let record = Record { at_ns: now_ns(), offset, len, stream };
+        let record = Record {
+            at_ns: now_ns(),
+            offset,
+            len,
+            stream,
+        };
         let number = self.record_count();
-        self.index.write_all_at(&record.encode(), number * RECORD_BYTES as u64)?;
+        self.index
+            .write_all_at(&record.encode(), number * RECORD_BYTES as u64)?;
         data.end.store(record.end(), Ordering::Release);
         self.records.store(number + 1, Ordering::Release);
         Ok(())
@@ -221,6 +244,8 @@ impl Files {
 }
 
 fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -55,7 +55,11 @@ pub(crate) async fn pump(log: Arc<Log>, sources: Sources) -> io::Result<()> {
             )?;
             Ok(())
         }
-        Sources::Terminal { pty, relay_read, relay_write } => {
+        Sources::Terminal {
+            pty,
+            relay_read,
+            relay_write,
+        } => {
             let relay = Arc::new((relay_read, relay_write));
             pump_terminal(log, pty, relay).await
         }
@@ -92,7 +96,14 @@ async fn pump_terminal(
         let mut ready = pty.readable().await?;
         let flags = SpliceFFlags::SPLICE_F_NONBLOCK;
         // Terminal and pipe are both memory of the kernel: this cannot wait for a disk.
-        let moved = splice(pty.get_ref(), None, &relay.1, None, TERMINAL_BYTES_MAX, flags);
+        let moved = splice(
+            pty.get_ref(),
+            None,
+            &relay.1,
+            None,
+            TERMINAL_BYTES_MAX,
+            flags,
+        );
         match moved {
             // EIO: no process has the other side open any more.
             Ok(0) | Err(Errno::EIO) => return Ok(()),
@@ -126,5 +137,7 @@ fn is_drained(pipe: &AsyncFd<OwnedFd>) -> io::Result<bool> {
 fn has_input(fd: &OwnedFd) -> io::Result<bool> {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO)?;
-    Ok(fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN)))
+    Ok(fds[0]
+        .revents()
+        .is_some_and(|events| events.contains(PollFlags::POLLIN)))
 }

@@ -77,13 +77,21 @@ impl Reader {
             Some(files) => locate(&files, position),
         })
         .await?;
-        Ok(Reader { log, progress, cursor })
+        Ok(Reader {
+            log,
+            progress,
+            cursor,
+        })
     }
 
     /// A reader at the beginning of a log that has not been written to. Touches no file.
     pub(crate) fn of_new_log(log: Arc<Log>) -> Reader {
         let progress = log.progress.subscribe();
-        Reader { log, progress, cursor: Cursor::default() }
+        Reader {
+            log,
+            progress,
+            cursor: Cursor::default(),
+        }
     }
 
     /// Offsets in stdout and stderr of the next byte to be read.
@@ -120,7 +128,9 @@ impl Reader {
 
 /// Reads on from `cursor`: as many adjacent records of one stream as fit in a chunk.
 fn read_chunk(log: &Log, mut cursor: Cursor) -> io::Result<Option<(Chunk, Cursor)>> {
-    let Some(files) = log.existing_files()? else { return Ok(None) };
+    let Some(files) = log.existing_files()? else {
+        return Ok(None);
+    };
     loop {
         let records = files.records(cursor.record, RECORDS_BATCH)?;
         if records.is_empty() {
@@ -141,7 +151,8 @@ fn gather(files: &Files, records: &[Record], cursor: &mut Cursor) -> io::Result<
             cursor.record += 1;
             continue;
         }
-        let (stream, at_ns, from, to) = piece.unwrap_or((record.stream, record.at_ns, begin, begin));
+        let (stream, at_ns, from, to) =
+            piece.unwrap_or((record.stream, record.at_ns, begin, begin));
         let room = CHUNK_BYTES_MAX as u64 - (to - from);
         if stream != record.stream || to != begin || room == 0 {
             break;
@@ -154,10 +165,16 @@ fn gather(files: &Files, records: &[Record], cursor: &mut Cursor) -> io::Result<
         }
         cursor.record += 1;
     }
-    let Some((stream, at_ns, from, to)) = piece else { return Ok(None) };
+    let Some((stream, at_ns, from, to)) = piece else {
+        return Ok(None);
+    };
     let mut bytes = vec![0; (to - from) as usize];
     files.read(stream, from, &mut bytes)?;
-    Ok(Some(Chunk { stream, at_ns, bytes: bytes.into() }))
+    Ok(Some(Chunk {
+        stream,
+        at_ns,
+        bytes: bytes.into(),
+    }))
 }
 
 fn locate(files: &Files, position: Position) -> io::Result<Cursor> {
@@ -170,7 +187,11 @@ fn locate(files: &Files, position: Position) -> io::Result<Cursor> {
         Position::Start => Ok(Cursor::default()),
         Position::End => Ok(end),
         Position::Offsets(stdout, stderr) => {
-            let wanted = Cursor { record: 0, stdout, stderr };
+            let wanted = Cursor {
+                record: 0,
+                stdout,
+                stderr,
+            };
             let record = first_record_past(files, wanted, end.record)?;
             Ok(Cursor { record, ..wanted })
         }
@@ -213,10 +234,14 @@ fn locate_tail(files: &Files, end: Cursor, lines: u64) -> io::Result<Cursor> {
     let mut newlines = 0;
     let mut at_end = true;
     while cursor.record > 0 {
-        let Some(record) = files.records(cursor.record - 1, 1)?.first().copied() else { break };
+        let Some(record) = files.records(cursor.record - 1, 1)?.first().copied() else {
+            break;
+        };
         let mut upper = record.end();
         while upper > record.offset {
-            let from = record.offset.max(upper.saturating_sub(CHUNK_BYTES_MAX as u64));
+            let from = record
+                .offset
+                .max(upper.saturating_sub(CHUNK_BYTES_MAX as u64));
             let mut bytes = vec![0; (upper - from) as usize];
             files.read(record.stream, from, &mut bytes)?;
             for (at, byte) in bytes.iter().enumerate().rev() {

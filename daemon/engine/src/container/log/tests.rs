@@ -29,7 +29,11 @@ async fn read_all(log: &Arc<Log>, position: Position) -> String {
     let mut reader = Reader::new(Arc::clone(log), position).await.unwrap();
     let mut text = String::new();
     while let Some(chunk) = reader.next(false).await.unwrap() {
-        text.push(if chunk.stream == Stream::Stdout { '>' } else { '!' });
+        text.push(if chunk.stream == Stream::Stdout {
+            '>'
+        } else {
+            '!'
+        });
         text.push_str(std::str::from_utf8(&chunk.bytes).unwrap());
     }
     text
@@ -47,7 +51,10 @@ fn sample(log: &Log) {
 async fn streams_come_back_in_the_order_in_which_they_were_written() {
     let (_dir, log) = fresh();
     sample(&log);
-    assert_eq!(read_all(&log, Position::Start).await, ">one\ntwo\n!bad\n>three\nfour");
+    assert_eq!(
+        read_all(&log, Position::Start).await,
+        ">one\ntwo\n!bad\n>three\nfour"
+    );
     assert_eq!(read_all(&log, Position::End).await, "");
 }
 
@@ -64,7 +71,11 @@ async fn a_tail_counts_lines_of_both_streams() {
         (5, ">one\ntwo\n!bad\n>three\nfour"),
         (99, ">one\ntwo\n!bad\n>three\nfour"),
     ] {
-        assert_eq!(read_all(&log, Position::Tail(lines)).await, want, "tail {lines}");
+        assert_eq!(
+            read_all(&log, Position::Tail(lines)).await,
+            want,
+            "tail {lines}"
+        );
     }
 }
 
@@ -81,7 +92,11 @@ async fn a_reader_resumes_at_any_pair_of_offsets() {
         (18, 0, "!bad\n"),
     ] {
         let position = Position::Offsets(stdout, stderr);
-        assert_eq!(read_all(&log, position).await, want, "from {stdout}, {stderr}");
+        assert_eq!(
+            read_all(&log, position).await,
+            want,
+            "from {stdout}, {stderr}"
+        );
     }
 }
 
@@ -90,16 +105,25 @@ async fn bytes_that_a_crash_left_without_a_record_get_one() {
     let (dir, log) = fresh();
     sample(&log);
     let path = dir.path().join("log");
-    let mut data = std::fs::OpenOptions::new().append(true).open(path.join("stderr")).unwrap();
+    let mut data = std::fs::OpenOptions::new()
+        .append(true)
+        .open(path.join("stderr"))
+        .unwrap();
     data.write_all(b"lost?").unwrap();
-    let mut index = std::fs::OpenOptions::new().append(true).open(path.join("index")).unwrap();
+    let mut index = std::fs::OpenOptions::new()
+        .append(true)
+        .open(path.join("index"))
+        .unwrap();
     index.write_all(&[7; 5]).unwrap();
 
     let successor = Log::new(path);
     let all = ">one\ntwo\n!bad\n>three\nfour!lost?";
     assert_eq!(read_all(&successor, Position::Start).await, all);
     append(&successor, Stream::Stdout, b"+");
-    assert_eq!(read_all(&successor, Position::Start).await, format!("{all}>+"));
+    assert_eq!(
+        read_all(&successor, Position::Start).await,
+        format!("{all}>+")
+    );
 }
 
 #[tokio::test]
@@ -134,14 +158,18 @@ async fn a_follower_sees_what_comes_and_ends_with_the_run() {
 async fn output_larger_than_a_chunk_is_neither_lost_nor_doubled() {
     let (_dir, log) = fresh();
     log.set_live(true);
-    let (stdout, mut out) = pipe2(OFlag::O_CLOEXEC).map(|(r, w)| (r, std::fs::File::from(w))).unwrap();
+    let (stdout, mut out) = pipe2(OFlag::O_CLOEXEC)
+        .map(|(r, w)| (r, std::fs::File::from(w)))
+        .unwrap();
     nix::fcntl::fcntl(&stdout, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
     let (stderr, err) = pipe();
     let pumping = tokio::spawn(pump(Arc::clone(&log), Sources::Pipes { stdout, stderr }));
     let data: Vec<u8> = (0..1_000_003_u32).map(|n| (n % 251) as u8).collect();
     let written = data.clone();
     let writer = std::thread::spawn(move || out.write_all(&written).unwrap());
-    let mut reader = Reader::new(Arc::clone(&log), Position::Start).await.unwrap();
+    let mut reader = Reader::new(Arc::clone(&log), Position::Start)
+        .await
+        .unwrap();
     let mut read = Vec::new();
     while read.len() < data.len() {
         read.extend_from_slice(&reader.next(true).await.unwrap().unwrap().bytes);
