@@ -67,6 +67,9 @@ pub(super) fn start(root: &Root, plan: &ProcessPlan, streams: Streams) -> Result
         creds::set_no_new_privs().at(Step::Capabilities, "no_new_privs")?;
     }
     become_user(&identity)?;
+    // The kernel forgets it where ids change (commit_creds). Without it nothing is lost but that
+    // the container would outlive a holder that is killed, so its failure stops nothing.
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
     match early {
         // As runc: a directory that root may not enter (NFS) may be open to the user.
         Err(failure) if failure.errno == Errno::EACCES as i32 => {
