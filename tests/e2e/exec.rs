@@ -7,7 +7,7 @@ use crate::support::{assert_code, assert_refused, busybox, finish, spawn};
 fn sleeper(environment: &Environment) -> rcd_tests::Result<Service> {
     let rcd = busybox(environment)?;
     let run = [
-        "run", "-d", "--name", "a", "-e", "A=1", "-w", "/var", "busybox", "sleep", "1000",
+        "run", "-d", "--name", "main", "-e", "A=1", "-w", "/var", "busybox", "sleep", "1000",
     ];
     rcd.rc_ok(&run)?;
     Ok(rcd)
@@ -16,7 +16,7 @@ fn sleeper(environment: &Environment) -> rcd_tests::Result<Service> {
 pub(crate) fn runs_in_the_container(environment: &Environment) -> Verdict {
     let rcd = sleeper(environment)?;
     let script = "echo $A; pwd; echo x >/made";
-    assert_eq!(rcd.rc_ok(&["exec", "a", "sh", "-c", script])?, "1\n/var");
+    assert_eq!(rcd.rc_ok(&["exec", "main", "sh", "-c", script])?, "1\n/var");
     let exec = [
         "exec",
         "-e",
@@ -25,42 +25,40 @@ pub(crate) fn runs_in_the_container(environment: &Environment) -> Verdict {
         "/tmp",
         "-u",
         "app",
-        "a",
+        "main",
         "sh",
         "-c",
         "echo $A; pwd; id -u",
     ];
     assert_eq!(rcd.rc_ok(&exec)?, "2\n/tmp\n1000");
-    assert_eq!(rcd.rc_ok(&["exec", "a", "cat", "/made"])?, "x");
+    assert_eq!(rcd.rc_ok(&["exec", "main", "cat", "/made"])?, "x");
     Ok(())
 }
 
 pub(crate) fn exit_codes_and_errors(environment: &Environment) -> Verdict {
     let rcd = sleeper(environment)?;
-    assert_code(&rcd.rc(&["exec", "a", "sh", "-c", "exit 9"]), 9);
-    assert_code(&rcd.rc(&["exec", "a", "no-such-program"]), 127);
-    assert_code(&rcd.rc(&["exec", "a", "/etc/not-a-program"]), 126);
+    assert_code(&rcd.rc(&["exec", "main", "sh", "-c", "exit 9"]), 9);
+    assert_code(&rcd.rc(&["exec", "main", "no-such-program"]), 127);
+    assert_code(&rcd.rc(&["exec", "main", "/etc/not-a-program"]), 126);
     assert_refused(
         &rcd.rc(&["exec", "nobody", "true"]),
         1,
         &["no such container", "nobody"],
     );
-    rcd.rc_ok(&["kill", "a"])?;
-    rcd.rc_ok(&["wait", "a"])?;
-    assert_refused(&rcd.rc(&["exec", "a", "true"]), 1, &["not running"]);
+    rcd.rc_ok(&["kill", "main"])?;
+    rcd.rc_ok(&["wait", "main"])?;
+    assert_refused(&rcd.rc(&["exec", "main", "true"]), 125, &["not running"]);
     Ok(())
 }
 
 pub(crate) fn sees_the_containers_processes(environment: &Environment) -> Verdict {
     let rcd = sleeper(environment)?;
-    assert_eq!(rcd.rc_ok(&["exec", "a", "cat", "/proc/1/comm"])?, "sleep");
-    let namespaces = [
-        "exec",
-        "a",
-        "readlink",
-        "/proc/1/ns/net",
-        "/proc/self/ns/net",
-    ];
+    assert_eq!(
+        rcd.rc_ok(&["exec", "main", "cat", "/proc/1/comm"])?,
+        "sleep"
+    );
+    let script = "readlink /proc/1/ns/net; readlink /proc/self/ns/net";
+    let namespaces = ["exec", "main", "sh", "-c", script];
     let output = rcd.rc_ok(&namespaces)?;
     let lines: Vec<&str> = output.lines().collect();
     assert_eq!(lines[0], lines[1]);
@@ -71,7 +69,7 @@ pub(crate) fn takes_stdin(environment: &Environment) -> Verdict {
     let rcd = sleeper(environment)?;
     let output = rcd
         .sandbox()
-        .rc_with_input(&["exec", "-i", "a", "cat"], b"through\n");
+        .rc_with_input(&["exec", "-i", "main", "cat"], b"through\n");
     assert_code(&output, 0);
     assert_eq!(output.stdout, "through\n");
     Ok(())
@@ -79,7 +77,7 @@ pub(crate) fn takes_stdin(environment: &Environment) -> Verdict {
 
 pub(crate) fn has_a_terminal(environment: &Environment) -> Verdict {
     let rcd = sleeper(environment)?;
-    let mut terminal = Terminal::start(&rcd.sandbox().rc_command(&["exec", "-it", "a", "sh"]))?;
+    let mut terminal = Terminal::start(&rcd.sandbox().rc_command(&["exec", "-it", "main", "sh"]))?;
     terminal.expect("# ")?;
     terminal.send("tty; stty size\n")?;
     terminal.expect("/dev/pts/")?;
@@ -91,15 +89,15 @@ pub(crate) fn has_a_terminal(environment: &Environment) -> Verdict {
 
 pub(crate) fn ends_with_the_container(environment: &Environment) -> Verdict {
     let rcd = sleeper(environment)?;
-    let client = spawn(&rcd, &["exec", "a", "sh", "-c", "echo up; sleep 1000"])?;
+    let client = spawn(&rcd, &["exec", "main", "sh", "-c", "echo up; sleep 1000"])?;
     rcd_tests::command::until(20, "the exec", || {
-        rcd.rc(&["exec", "a", "pgrep", "-f", "sleep 1000"])
+        rcd.rc(&["exec", "main", "pgrep", "-f", "sleep 1000"])
             .stdout
             .lines()
             .nth(1)
             .map(drop)
     })?;
-    rcd.rc_ok(&["kill", "a"])?;
+    rcd.rc_ok(&["kill", "main"])?;
     let (code, _, stderr) = finish(client)?;
     assert_eq!(code, 137, "{stderr}");
     Ok(())

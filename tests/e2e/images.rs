@@ -38,9 +38,9 @@ pub(crate) fn pull_again_is_quick_and_harmless(environment: &Environment) -> Ver
     let registry = Registry::start(environment)?;
     let reference = registry.push(&image::busybox(&environment.cache)?, "busybox")?;
     rcd.rc_ok(&["pull", &reference])?;
-    rcd.rc_ok(&["run", "-d", "--name", "a", &reference, "sleep", "1000"])?;
+    rcd.rc_ok(&["run", "-d", "--name", "main", &reference, "sleep", "1000"])?;
     rcd.rc_ok(&["pull", &reference])?;
-    assert_eq!(rcd.rc_ok(&["exec", "a", "echo", "fine"])?, "fine");
+    assert_eq!(rcd.rc_ok(&["exec", "main", "echo", "fine"])?, "fine");
     assert_eq!(rcd.rc_ok(&["images", "-q"])?.lines().count(), 1);
     Ok(())
 }
@@ -164,9 +164,9 @@ pub(crate) fn import_from_stdin(environment: &Environment) -> Verdict {
 
 pub(crate) fn remove_an_image(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
-    rcd.rc_ok(&["run", "-d", "--name", "a", "busybox", "sleep", "1000"])?;
-    assert_refused(&rcd.rc(&["rmi", "busybox"]), 1, &["busybox", "a"]);
-    rcd.rc_ok(&["rm", "-f", "a"])?;
+    rcd.rc_ok(&["run", "-d", "--name", "main", "busybox", "sleep", "1000"])?;
+    assert_refused(&rcd.rc(&["rmi", "busybox"]), 1, &["busybox", "main"]);
+    rcd.rc_ok(&["rm", "-f", "main"])?;
     rcd.rc_ok(&["rmi", "busybox"])?;
     assert_eq!(rcd.rc_ok(&["images", "-q"])?, "");
     assert_refused(

@@ -31,7 +31,7 @@ pub(crate) fn the_stop_signal_is_the_containers(environment: &Environment) -> Ve
         "run",
         "-d",
         "--name",
-        "a",
+        "main",
         "--stop-signal",
         "USR1",
         "busybox",
@@ -41,29 +41,36 @@ pub(crate) fn the_stop_signal_is_the_containers(environment: &Environment) -> Ve
     ];
     rcd.rc_ok(&run)?;
     until(20, "the trap", || {
-        (!rcd.rc(&["logs", "a"]).stdout.is_empty()).then_some(())
+        (!rcd.rc(&["logs", "main"]).stdout.is_empty()).then_some(())
     })?;
-    rcd.rc_ok(&["stop", "a"])?;
-    assert_eq!(rcd.rc_ok(&["wait", "a"])?, "4");
+    rcd.rc_ok(&["stop", "main"])?;
+    assert_eq!(rcd.rc_ok(&["wait", "main"])?, "4");
     Ok(())
 }
 
 pub(crate) fn kill_sends_any_signal(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
     let script = "trap 'echo got' HUP; echo up; while :; do usleep 10000; done";
-    rcd.rc_ok(&["run", "-d", "--name", "a", "busybox", "sh", "-c", script])?;
+    rcd.rc_ok(&["run", "-d", "--name", "main", "busybox", "sh", "-c", script])?;
     until(20, "the trap", || {
-        (!rcd.rc(&["logs", "a"]).stdout.is_empty()).then_some(())
+        (!rcd.rc(&["logs", "main"]).stdout.is_empty()).then_some(())
     })?;
-    rcd.rc_ok(&["kill", "-s", "HUP", "a"])?;
+    rcd.rc_ok(&["kill", "-s", "HUP", "main"])?;
     until(20, "the signal", || {
-        rcd.rc(&["logs", "a"]).stdout.contains("got").then_some(())
+        rcd.rc(&["logs", "main"])
+            .stdout
+            .contains("got")
+            .then_some(())
     })?;
-    assert_eq!(status(&rcd, "a")?, "running");
-    rcd.rc_ok(&["kill", "--signal", "9", "a"])?;
-    assert_eq!(rcd.rc_ok(&["wait", "a"])?, "137");
-    assert_refused(&rcd.rc(&["kill", "a"]), 1, &["not running"]);
-    assert_refused(&rcd.rc(&["kill", "-s", "NONSENSE", "a"]), 1, &["NONSENSE"]);
+    assert_eq!(status(&rcd, "main")?, "running");
+    rcd.rc_ok(&["kill", "--signal", "9", "main"])?;
+    assert_eq!(rcd.rc_ok(&["wait", "main"])?, "137");
+    assert_refused(&rcd.rc(&["kill", "main"]), 1, &["not running"]);
+    assert_refused(
+        &rcd.rc(&["kill", "-s", "NONSENSE", "main"]),
+        1,
+        &["NONSENSE"],
+    );
     Ok(())
 }
 
@@ -72,18 +79,18 @@ pub(crate) fn start_again_keeps_its_files(environment: &Environment) -> Verdict 
     rcd.rc_ok(&[
         "create",
         "--name",
-        "a",
+        "main",
         "busybox",
         "sh",
         "-c",
         "echo x >>/f; cat /f",
     ])?;
-    assert_eq!(status(&rcd, "a")?, "created");
+    assert_eq!(status(&rcd, "main")?, "created");
     for _ in 0..2 {
-        rcd.rc_ok(&["start", "a"])?;
-        assert_eq!(rcd.rc_ok(&["wait", "a"])?, "0");
+        rcd.rc_ok(&["start", "main"])?;
+        assert_eq!(rcd.rc_ok(&["wait", "main"])?, "0");
     }
-    assert_eq!(rcd.rc_ok(&["start", "-a", "a"])?, "x\nx\nx");
+    assert_eq!(rcd.rc_ok(&["start", "-a", "main"])?, "x\nx\nx");
     Ok(())
 }
 
@@ -93,7 +100,7 @@ pub(crate) fn start_attached_passes_the_exit_code(environment: &Environment) -> 
         "create",
         "-i",
         "--name",
-        "a",
+        "main",
         "busybox",
         "sh",
         "-c",
@@ -101,7 +108,7 @@ pub(crate) fn start_attached_passes_the_exit_code(environment: &Environment) -> 
     ])?;
     let output = rcd
         .sandbox()
-        .rc_with_input(&["start", "-ai", "a"], b"typed\n");
+        .rc_with_input(&["start", "-ai", "main"], b"typed\n");
     assert_code(&output, 6);
     assert_eq!(output.stdout, "typed\n");
     Ok(())
@@ -113,15 +120,15 @@ pub(crate) fn wait_answers_at_the_end(environment: &Environment) -> Verdict {
         "run",
         "-d",
         "--name",
-        "a",
+        "main",
         "busybox",
         "sh",
         "-c",
         "sleep 0.3; exit 8",
     ])?;
-    assert_eq!(rcd.rc_ok(&["wait", "a"])?, "8");
+    assert_eq!(rcd.rc_ok(&["wait", "main"])?, "8");
     assert_eq!(
-        rcd.rc_ok(&["wait", "a"])?,
+        rcd.rc_ok(&["wait", "main"])?,
         "8",
         "an ended container answers at once"
     );
@@ -130,25 +137,25 @@ pub(crate) fn wait_answers_at_the_end(environment: &Environment) -> Verdict {
 
 pub(crate) fn remove_needs_force_while_running(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
-    rcd.rc_ok(&["run", "-d", "--name", "a", "busybox", "sleep", "1000"])?;
-    assert_refused(&rcd.rc(&["rm", "a"]), 1, &["running"]);
-    assert_eq!(status(&rcd, "a")?, "running");
-    assert_eq!(rcd.rc_ok(&["rm", "-f", "a"])?, "a");
-    assert_refused(&rcd.rc(&["rm", "a"]), 1, &["no such container"]);
+    rcd.rc_ok(&["run", "-d", "--name", "main", "busybox", "sleep", "1000"])?;
+    assert_refused(&rcd.rc(&["rm", "main"]), 1, &["running"]);
+    assert_eq!(status(&rcd, "main")?, "running");
+    assert_eq!(rcd.rc_ok(&["rm", "-f", "main"])?, "main");
+    assert_refused(&rcd.rc(&["rm", "main"]), 1, &["no such container"]);
     Ok(())
 }
 
 pub(crate) fn names_and_prefixes(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
-    let id = rcd.rc_ok(&["create", "--name", "known", "busybox"])?;
+    let id = rcd.rc_ok(&["create", "--name", "known", "busybox", "true"])?;
     assert_eq!(id.len(), 64);
     for name in ["known", &id, &id[..12], &id[..4]] {
         assert_eq!(inspect(&rcd, name)?["Id"], id.as_str(), "{name}");
     }
-    let other = rcd.rc_ok(&["create", "busybox"])?;
+    let other = rcd.rc_ok(&["create", "busybox", "true"])?;
     let name = inspect(&rcd, &other)?["Name"].as_str().unwrap().to_owned();
     assert!(name.contains(['_', '-']), "{name} is no readable pair");
-    let refused = rcd.rc(&["create", "--name", "no/slashes", "busybox"]);
+    let refused = rcd.rc(&["create", "--name", "no/slashes", "busybox", "true"]);
     assert_refused(&refused, 125, &["no/slashes"]);
     Ok(())
 }
@@ -179,7 +186,7 @@ pub(crate) fn ps_shows_what_there_is(environment: &Environment) -> Verdict {
 pub(crate) fn inspect_has_dockers_shape(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
     let mut run = vec![
-        "run", "-d", "--name", "a", "-e", "A=1", "-w", "/var", "-h", "box",
+        "run", "-d", "--name", "main", "-e", "A=1", "-w", "/var", "-h", "box",
     ];
     run.extend([
         "--label",
@@ -191,8 +198,8 @@ pub(crate) fn inspect_has_dockers_shape(environment: &Environment) -> Verdict {
         "1000",
     ]);
     rcd.rc_ok(&run)?;
-    let value = inspect(&rcd, "a")?;
-    assert_eq!(value["Name"], "/a");
+    let value = inspect(&rcd, "main")?;
+    assert_eq!(value["Name"], "/main");
     assert_eq!(value["State"]["Running"], true);
     assert_eq!(value["Config"]["Hostname"], "box");
     assert_eq!(value["Config"]["WorkingDir"], "/var");
@@ -211,9 +218,9 @@ pub(crate) fn inspect_has_dockers_shape(environment: &Environment) -> Verdict {
         std::path::Path::new(&format!("/proc/{pid}")).exists(),
         "{pid} is no pid of the host"
     );
-    rcd.rc_ok(&["kill", "a"])?;
-    rcd.rc_ok(&["wait", "a"])?;
-    let value = inspect(&rcd, "a")?;
+    rcd.rc_ok(&["kill", "main"])?;
+    rcd.rc_ok(&["wait", "main"])?;
+    let value = inspect(&rcd, "main")?;
     assert_eq!(
         (&value["State"]["Status"], &value["State"]["ExitCode"]),
         (&"exited".into(), &137.into())
@@ -227,9 +234,11 @@ pub(crate) fn inspect_has_dockers_shape(environment: &Environment) -> Verdict {
 
 pub(crate) fn labels_are_kept(environment: &Environment) -> Verdict {
     let mut rcd = busybox(environment)?;
-    rcd.rc_ok(&["create", "--name", "a", "--label", "a.b=c d", "busybox"])?;
+    rcd.rc_ok(&[
+        "create", "--name", "main", "--label", "a.b=c d", "busybox", "true",
+    ])?;
     rcd.restart()?;
-    assert_eq!(inspect(&rcd, "a")?["Config"]["Labels"]["a.b"], "c d");
+    assert_eq!(inspect(&rcd, "main")?["Config"]["Labels"]["a.b"], "c d");
     Ok(())
 }
 
@@ -240,13 +249,13 @@ pub(crate) fn attach_sees_what_follows(environment: &Environment) -> Verdict {
         "-d",
         "-i",
         "--name",
-        "a",
+        "main",
         "busybox",
         "sh",
         "-c",
         "read x; echo $x; exit 2",
     ])?;
-    let output = rcd.sandbox().rc_with_input(&["attach", "a"], b"word\n");
+    let output = rcd.sandbox().rc_with_input(&["attach", "main"], b"word\n");
     assert_code(&output, 2);
     assert_eq!(output.stdout, "word\n");
     Ok(())
@@ -257,10 +266,12 @@ pub(crate) fn a_client_interrupted(environment: &Environment) -> Verdict {
     let script = "trap 'exit 5' INT; echo up; while :; do usleep 10000; done";
     let client = spawn(
         &rcd,
-        &["run", "--rm", "--name", "a", "busybox", "sh", "-c", script],
+        &[
+            "run", "--rm", "--name", "main", "busybox", "sh", "-c", script,
+        ],
     )?;
     until(20, "the trap", || {
-        (!rcd.rc(&["logs", "a"]).stdout.is_empty()).then_some(())
+        (!rcd.rc(&["logs", "main"]).stdout.is_empty()).then_some(())
     })?;
     let pid = Pid::from_raw(i32::try_from(client.id()).unwrap());
     kill(pid, Signal::SIGINT).unwrap();
@@ -275,7 +286,7 @@ pub(crate) fn many_are_listed_newest_first(environment: &Environment) -> Verdict
     let rcd = busybox(environment)?;
     let names = ["one", "two", "three", "four"];
     for name in names {
-        rcd.rc_ok(&["create", "--name", name, "busybox"])?;
+        rcd.rc_ok(&["create", "--name", name, "busybox", "true"])?;
     }
     let listed = rcd.rc_ok(&["ps", "-a", "--format", "{{.Names}}"])?;
     assert_eq!(listed, "four\nthree\ntwo\none");

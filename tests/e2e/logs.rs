@@ -10,16 +10,16 @@ const LINES: u32 = 400;
 pub(crate) fn both_streams_and_tail(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
     let script = "seq 1 20; echo bad >&2";
-    rcd.rc_ok(&["run", "-d", "--name", "a", "busybox", "sh", "-c", script])?;
-    rcd.rc_ok(&["wait", "a"])?;
-    let output = rcd.rc(&["logs", "a"]);
+    rcd.rc_ok(&["run", "-d", "--name", "main", "busybox", "sh", "-c", script])?;
+    rcd.rc_ok(&["wait", "main"])?;
+    let output = rcd.rc(&["logs", "main"]);
     assert_code(&output, 0);
     assert_counted(&output.stdout, 20);
     assert_eq!(output.stderr, "bad\n");
-    rcd.rc_ok(&["run", "-d", "--name", "b", "busybox", "seq", "1", "20"])?;
-    rcd.rc_ok(&["wait", "b"])?;
-    assert_eq!(rcd.rc_ok(&["logs", "--tail", "2", "b"])?, "19\n20");
-    assert_eq!(rcd.rc_ok(&["logs", "--tail", "0", "b"])?, "");
+    rcd.rc_ok(&["run", "-d", "--name", "other", "busybox", "seq", "1", "20"])?;
+    rcd.rc_ok(&["wait", "other"])?;
+    assert_eq!(rcd.rc_ok(&["logs", "--tail", "2", "other"])?, "19\n20");
+    assert_eq!(rcd.rc_ok(&["logs", "--tail", "0", "other"])?, "");
     Ok(())
 }
 
@@ -29,13 +29,13 @@ pub(crate) fn follow_ends_with_the_container(environment: &Environment) -> Verdi
         "run",
         "-d",
         "--name",
-        "a",
+        "main",
         "busybox",
         "sh",
         "-c",
         &counter(50),
     ])?;
-    let (code, stdout, _) = finish(spawn(&rcd, &["logs", "-f", "a"])?)?;
+    let (code, stdout, _) = finish(spawn(&rcd, &["logs", "-f", "main"])?)?;
     assert_eq!(code, 0);
     assert_counted(&stdout, 50);
     Ok(())
@@ -47,17 +47,17 @@ fn follow_while(environment: &Environment, kill: bool) -> Verdict {
         "run",
         "-d",
         "--name",
-        "a",
+        "main",
         "busybox",
         "sh",
         "-c",
         &counter(LINES),
     ])?;
-    let follower = spawn(&rcd, &["logs", "-f", "a"])?;
+    let follower = spawn(&rcd, &["logs", "-f", "main"])?;
     for _ in 0..3 {
-        let before = rcd.rc(&["logs", "a"]).stdout.lines().count();
+        let before = rcd.rc(&["logs", "main"]).stdout.lines().count();
         until(20, "more lines", || {
-            (rcd.rc(&["logs", "a"]).stdout.lines().count() > before + 20).then_some(())
+            (rcd.rc(&["logs", "main"]).stdout.lines().count() > before + 20).then_some(())
         })?;
         if kill {
             rcd.kill_daemon()?
@@ -68,7 +68,7 @@ fn follow_while(environment: &Environment, kill: bool) -> Verdict {
     let (code, stdout, stderr) = finish(follower)?;
     assert_eq!(code, 0, "{stderr}");
     assert_counted(&stdout, LINES);
-    assert_counted(&rcd.rc(&["logs", "a"]).stdout, LINES);
+    assert_counted(&rcd.rc(&["logs", "main"]).stdout, LINES);
     Ok(())
 }
 
@@ -84,10 +84,10 @@ pub(crate) fn writers_do_not_notice_restarts(environment: &Environment) -> Verdi
     let mut rcd = busybox(environment)?;
     // More than the pipes hold, so that the writer has to wait for the next daemon.
     let script = "seq 1 200000 && echo fine >&2";
-    rcd.rc_ok(&["run", "-d", "--name", "a", "busybox", "sh", "-c", script])?;
+    rcd.rc_ok(&["run", "-d", "--name", "main", "busybox", "sh", "-c", script])?;
     rcd.kill_daemon()?;
-    assert_eq!(rcd.rc_ok(&["wait", "a"])?, "0");
-    let output = rcd.rc(&["logs", "a"]);
+    assert_eq!(rcd.rc_ok(&["wait", "main"])?, "0");
+    let output = rcd.rc(&["logs", "main"]);
     assert_eq!(output.stderr, "fine\n");
     assert_counted(&output.stdout, 200_000);
     Ok(())

@@ -72,7 +72,7 @@ const TESTS: &[harness::Test] = tests! {
     bad_input: command_not_found, command_not_executable, missing_working_directory, unknown_user,
         missing_bind_source, two_of_one_name, image_not_found, registry_down, no_such_container,
         flags_that_are_not_there_yet, hostile_archives, registry_that_cuts_the_transfer,
-        registry_that_lies, garbage_on_the_socket, data_directory_read_only, bad_configuration;
+        registry_that_lies, garbage_on_the_socket, data_directory_that_cannot_be_one, bad_configuration;
 };
 
 fn main() -> ExitCode {

@@ -8,15 +8,15 @@ use crate::support::{assert_counted, busybox, counter, finish, inspect, spawn, s
 
 fn survive(environment: &Environment, again: fn(&mut Service) -> rcd_tests::Result<()>) -> Verdict {
     let mut rcd = busybox(environment)?;
-    rcd.rc_ok(&["run", "-d", "--name", "a", "busybox", "sleep", "1000"])?;
-    let before = inspect(&rcd, "a")?;
+    rcd.rc_ok(&["run", "-d", "--name", "main", "busybox", "sleep", "1000"])?;
+    let before = inspect(&rcd, "main")?;
     again(&mut rcd)?;
-    let after = inspect(&rcd, "a")?;
+    let after = inspect(&rcd, "main")?;
     assert_eq!(before["State"]["Pid"], after["State"]["Pid"]);
     assert_eq!(before["State"]["StartedAt"], after["State"]["StartedAt"]);
-    assert_eq!(rcd.rc_ok(&["exec", "a", "echo", "works"])?, "works");
-    rcd.rc_ok(&["kill", "a"])?;
-    assert_eq!(rcd.rc_ok(&["wait", "a"])?, "137");
+    assert_eq!(rcd.rc_ok(&["exec", "main", "echo", "works"])?, "works");
+    rcd.rc_ok(&["kill", "main"])?;
+    assert_eq!(rcd.rc_ok(&["wait", "main"])?, "137");
     Ok(())
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn exit_codes_survive(environment: &Environment) -> Verdict {
         "run",
         "-d",
         "--name",
-        "a",
+        "main",
         "busybox",
         "sh",
         "-c",
@@ -44,8 +44,8 @@ pub(crate) fn exit_codes_survive(environment: &Environment) -> Verdict {
     // The container ends while nobody but the holder is there.
     thread::sleep(Duration::from_millis(600));
     rcd.spawn()?;
-    assert_eq!(rcd.rc_ok(&["wait", "a"])?, "33");
-    assert_eq!(inspect(&rcd, "a")?["State"]["ExitCode"], 33);
+    assert_eq!(rcd.rc_ok(&["wait", "main"])?, "33");
+    assert_eq!(inspect(&rcd, "main")?["State"]["ExitCode"], 33);
     Ok(())
 }
 
@@ -54,12 +54,12 @@ pub(crate) fn an_attached_client_resumes(environment: &Environment) -> Verdict {
     let script = counter(300) + "; exit 12";
     let client = spawn(
         &rcd,
-        &["run", "--name", "a", "busybox", "sh", "-c", &script],
+        &["run", "--name", "main", "busybox", "sh", "-c", &script],
     )?;
     for _ in 0..2 {
-        let before = rcd.rc(&["logs", "a"]).stdout.lines().count();
+        let before = rcd.rc(&["logs", "main"]).stdout.lines().count();
         until(20, "more lines", || {
-            (rcd.rc(&["logs", "a"]).stdout.lines().count() > before + 30).then_some(())
+            (rcd.rc(&["logs", "main"]).stdout.lines().count() > before + 30).then_some(())
         })?;
         rcd.kill_daemon()?;
     }
@@ -73,7 +73,7 @@ pub(crate) fn a_terminal_survives(environment: &Environment) -> Verdict {
     let mut rcd = busybox(environment)?;
     let run = rcd
         .sandbox()
-        .rc_command(&["run", "-it", "--name", "a", "busybox", "sh"]);
+        .rc_command(&["run", "-it", "--name", "main", "busybox", "sh"]);
     let mut terminal = Terminal::start(&run)?;
     terminal.expect("# ")?;
     rcd.kill_daemon()?;
@@ -87,10 +87,10 @@ pub(crate) fn a_terminal_survives(environment: &Environment) -> Verdict {
 pub(crate) fn auto_remove_survives(environment: &Environment) -> Verdict {
     let mut rcd = busybox(environment)?;
     rcd.rc_ok(&[
-        "run", "-d", "--rm", "--name", "a", "busybox", "sleep", "1000",
+        "run", "-d", "--rm", "--name", "main", "busybox", "sleep", "1000",
     ])?;
     rcd.kill_daemon()?;
-    rcd.rc_ok(&["kill", "a"])?;
+    rcd.rc_ok(&["kill", "main"])?;
     until(20, "the removal", || {
         rcd.rc(&["ps", "-aq"]).stdout.is_empty().then_some(())
     })

@@ -38,9 +38,9 @@ pub(crate) fn exit_codes_are_dockers(environment: &Environment) -> Verdict {
 
 pub(crate) fn a_signal_is_128_and_its_number(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
-    rcd.rc_ok(&["run", "-d", "--name", "a", "busybox", "sleep", "1000"])?;
-    rcd.rc_ok(&["kill", "a"])?;
-    assert_eq!(rcd.rc_ok(&["wait", "a"])?, "137");
+    rcd.rc_ok(&["run", "-d", "--name", "main", "busybox", "sleep", "1000"])?;
+    rcd.rc_ok(&["kill", "main"])?;
+    assert_eq!(rcd.rc_ok(&["wait", "main"])?, "137");
     let segfault = rcd.rc(&[
         "run",
         "--rm",

@@ -4,6 +4,9 @@ use rcd_tests::{Daemon, Environment, Service, Terminal, harness::Verdict};
 
 use crate::support::{busybox, status};
 
+/// Between the program's first output and its reading from the terminal.
+const KEY_PAUSE: std::time::Duration = std::time::Duration::from_millis(300);
+
 fn shell(rcd: &Service, arguments: &[&str]) -> rcd_tests::Result<Terminal> {
     let arguments = [["run", "-it"].as_slice(), arguments, &["busybox", "sh"]].concat();
     let mut terminal = Terminal::start(&rcd.sandbox().rc_command(&arguments))?;
@@ -18,7 +21,10 @@ pub(crate) fn a_shell_has_job_control(environment: &Environment) -> Verdict {
     terminal.expect("/dev/pts/0")?;
     terminal.send("jobs\n")?;
     terminal.expect("sleep 1000")?;
-    terminal.send("cat\n")?;
+    // Keys that come before the program runs are the shell's.
+    terminal.send("echo ru''n; cat\n")?;
+    terminal.expect("run\r\n")?;
+    std::thread::sleep(KEY_PAUSE);
     terminal.send("\x1a")?;
     terminal.expect("Stopped")?;
     terminal.send("exit 5\n")?;
@@ -32,11 +38,10 @@ pub(crate) fn size_follows_the_terminal(environment: &Environment) -> Verdict {
     let mut terminal = shell(&rcd, &["--rm"])?;
     terminal.send("stty size\n")?;
     terminal.expect("24 80")?;
-    terminal.send("trap 'stty size; echo resized' WINCH; sleep 0.1; echo rea''dy\n")?;
-    terminal.expect("ready")?;
+    let wait = "until [ \"$(stty size)\" = '40 132' ]; do usleep 10000; done; echo resi''zed\n";
+    terminal.send(wait)?;
     terminal.resize(40, 132)?;
-    terminal.send("\n")?;
-    terminal.expect("40 132")?;
+    terminal.expect("resized")?;
     terminal.send("exit\n")?;
     assert_eq!(terminal.wait()?, 0);
     Ok(())
@@ -44,11 +49,11 @@ pub(crate) fn size_follows_the_terminal(environment: &Environment) -> Verdict {
 
 pub(crate) fn detach_keys_leave_it_running(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
-    let mut terminal = shell(&rcd, &["--name", "a"])?;
+    let mut terminal = shell(&rcd, &["--name", "main"])?;
     terminal.send("\x10\x11")?;
     assert_eq!(terminal.wait()?, 0);
-    assert_eq!(status(&rcd, "a")?, "running");
-    let mut again = Terminal::start(&rcd.sandbox().rc_command(&["attach", "a"]))?;
+    assert_eq!(status(&rcd, "main")?, "running");
+    let mut again = Terminal::start(&rcd.sandbox().rc_command(&["attach", "main"]))?;
     again.send("echo still''here\n")?;
     again.expect("stillhere")?;
     again.send("exit 3\n")?;
@@ -58,18 +63,19 @@ pub(crate) fn detach_keys_leave_it_running(environment: &Environment) -> Verdict
 
 pub(crate) fn other_detach_keys(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
-    let mut terminal = shell(&rcd, &["--name", "a", "--detach-keys", "ctrl-x,q"])?;
+    let mut terminal = shell(&rcd, &["--name", "main", "--detach-keys", "ctrl-x,q"])?;
     terminal.send("\x18q")?;
     assert_eq!(terminal.wait()?, 0);
-    assert_eq!(status(&rcd, "a")?, "running");
+    assert_eq!(status(&rcd, "main")?, "running");
     Ok(())
 }
 
 pub(crate) fn interrupt_goes_to_the_foreground(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
     let mut terminal = shell(&rcd, &["--rm"])?;
-    terminal.send("sleep 1000\n")?;
-    terminal.expect("sleep 1000")?;
+    terminal.send("echo ru''n; sleep 1000\n")?;
+    terminal.expect("run\r\n")?;
+    std::thread::sleep(KEY_PAUSE);
     terminal.send("\x03")?;
     terminal.expect("# ")?;
     terminal.send("echo al''ive\n")?;

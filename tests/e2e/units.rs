@@ -26,7 +26,7 @@ fn session(environment: &Environment) -> rcd_tests::Result<Session> {
 fn with_sleeper(environment: &Environment) -> rcd_tests::Result<Session> {
     let session = session(environment)?;
     add_busybox(environment, &session)?;
-    session.rc_ok(&["run", "-d", "--name", "a", "busybox", "sleep", "1000"])?;
+    session.rc_ok(&["run", "-d", "--name", "main", "busybox", "sleep", "1000"])?;
     Ok(session)
 }
 
@@ -50,9 +50,9 @@ pub(crate) fn stopping_rcd_leaves_containers(environment: &Environment) -> Verdi
         "active"
     );
     // The socket starts the daemon again.
-    assert_eq!(status(&session, "a")?, "running");
+    assert_eq!(status(&session, "main")?, "running");
     session.systemctl(&["restart", "rcd.service"])?;
-    assert_eq!(session.rc_ok(&["exec", "a", "echo", "on"])?, "on");
+    assert_eq!(session.rc_ok(&["exec", "main", "echo", "on"])?, "on");
     Ok(())
 }
 
@@ -60,15 +60,15 @@ pub(crate) fn stopping_the_holder_stops_containers(environment: &Environment) ->
     let session = session(environment)?;
     add_busybox(environment, &session)?;
     let script = "trap 'exit 3' TERM; echo up; while :; do usleep 10000; done";
-    session.rc_ok(&["run", "-d", "--name", "a", "busybox", "sh", "-c", script])?;
+    session.rc_ok(&["run", "-d", "--name", "main", "busybox", "sh", "-c", script])?;
     until(20, "the trap", || {
-        (!session.rc(&["logs", "a"]).stdout.is_empty()).then_some(())
+        (!session.rc(&["logs", "main"]).stdout.is_empty()).then_some(())
     })?;
     session.systemctl(&["stop", "rcd-holder.service"])?;
     assert_ne!(session.property("rcd.service", "ActiveState")?, "active");
-    assert_eq!(status(&session, "a")?, "exited");
-    session.rc_ok(&["start", "a"])?;
-    assert_eq!(status(&session, "a")?, "running");
+    assert_eq!(status(&session, "main")?, "exited");
+    session.rc_ok(&["start", "main"])?;
+    assert_eq!(status(&session, "main")?, "running");
     Ok(())
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn a_killed_daemon_is_back_at_once(environment: &Environment) -> Verd
         assert_ne!(session.daemon_pid()?, old);
     }
     session.kill_daemon()?;
-    assert_eq!(status(&session, "a")?, "running");
+    assert_eq!(status(&session, "main")?, "running");
     Ok(())
 }
 
@@ -96,10 +96,10 @@ pub(crate) fn a_killed_holder_is_replaced(environment: &Environment) -> Verdict 
     kill(Pid::from_raw(holder), Signal::SIGKILL).unwrap();
     until(60, "a new holder", || {
         let ended = session.rc(&["ps", "-a", "--format", "{{.Names}} {{.Status}}"]);
-        (ended.code == 0 && ended.stdout.contains("a Exited")).then_some(())
+        (ended.code == 0 && ended.stdout.contains("main Exited")).then_some(())
     })?;
-    session.rc_ok(&["start", "a"])?;
-    assert_eq!(session.rc_ok(&["exec", "a", "echo", "on"])?, "on");
+    session.rc_ok(&["start", "main"])?;
+    assert_eq!(session.rc_ok(&["exec", "main", "echo", "on"])?, "on");
     Ok(())
 }
 
