@@ -1,5 +1,7 @@
 //! `rc exec`.
 
+use std::io::Read;
+
 use rcd_tests::{Daemon, Environment, Service, Terminal, harness::Verdict};
 
 use crate::support::{assert_code, assert_refused, busybox, finish, spawn};
@@ -42,7 +44,7 @@ pub(crate) fn exit_codes_and_errors(environment: &Environment) -> Verdict {
     assert_code(&rcd.rc(&["exec", "main", "/etc/not-a-program"]), 126);
     assert_refused(
         &rcd.rc(&["exec", "nobody", "true"]),
-        1,
+        125,
         &["no such container", "nobody"],
     );
     rcd.rc_ok(&["kill", "main"])?;
@@ -89,14 +91,12 @@ pub(crate) fn has_a_terminal(environment: &Environment) -> Verdict {
 
 pub(crate) fn ends_with_the_container(environment: &Environment) -> Verdict {
     let rcd = sleeper(environment)?;
-    let client = spawn(&rcd, &["exec", "main", "sh", "-c", "echo up; sleep 1000"])?;
-    rcd_tests::command::until(20, "the exec", || {
-        rcd.rc(&["exec", "main", "pgrep", "-f", "sleep 1000"])
-            .stdout
-            .lines()
-            .nth(1)
-            .map(drop)
-    })?;
+    let mut client = spawn(
+        &rcd,
+        &["exec", "main", "sh", "-c", "echo up; sleep 1000; true"],
+    )?;
+    let mut up = [0; 3];
+    client.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
     rcd.rc_ok(&["kill", "main"])?;
     let (code, _, stderr) = finish(client)?;
     assert_eq!(code, 137, "{stderr}");

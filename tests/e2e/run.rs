@@ -47,7 +47,7 @@ pub(crate) fn a_signal_is_128_and_its_number(environment: &Environment) -> Verdi
         "busybox",
         "sh",
         "-c",
-        "sh -c 'kill -SEGV $$'",
+        "sh -c 'kill -SEGV $$'; exit $?",
     ]);
     assert_code(&segfault, 139);
     Ok(())
