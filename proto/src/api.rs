@@ -8,7 +8,7 @@ use crate::types::Empty;
 use crate::types::container::{
     AttachParams, AttachReply, Bind, ContainerConfig, ContainerDetail, ContainerId, ContainerState,
     ContainerSummary, CreateParams, CreateReply, EffectiveConfig, InspectReply, KillParams,
-    ListParams, ListReply, LogsParams, RemoveParams, ResizeParams, StopParams, WaitReply,
+    ListParams, ListReply, LogsParams, LogsReply, RemoveParams, ResizeParams, StopParams, WaitReply,
 };
 use crate::types::exec::{ExecConfig, ExecId, ExecParams, ExecReply};
 use crate::types::image::{
@@ -51,7 +51,7 @@ interface! {
     Upgrade Attach attach(AttachParams) -> AttachReply;
     /// Reads a container's log. After the reply the connection carries frames: Stdout and Stderr,
     /// then End or Error.
-    Upgrade Logs logs(LogsParams) -> Empty;
+    Upgrade Logs logs(LogsParams) -> LogsReply;
     /// Sets the size of a container's terminal.
     Once Resize resize(ResizeParams) -> Empty;
 }

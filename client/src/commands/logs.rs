@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use rcd_proto::types::container::{ContainerId, InspectReply, LogsParams};
+use rcd_proto::types::container::{ContainerId, InspectReply, LogsParams, LogsReply};
 
 use crate::attach::target::Target;
 use crate::attach::{Options, Session, User};
@@ -54,13 +54,13 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
     };
     let connection = context.address.connect_with(&signals)?;
     let (reply, stream) =
-        connection.upgrade::<_, serde_json::Value>(methods::LOGS, &parameters, None)?;
+        connection.upgrade::<_, LogsReply>(methods::LOGS, &parameters, None)?;
     let session = Session::new(Options {
         address: context.address.clone(),
         signals,
         target: Target::Container {
             id,
-            offsets: offsets(&reply, tail),
+            offsets: Some([reply.stdout_offset, reply.stderr_offset]),
             stdin: false,
         },
         user: User::own(false)?,
@@ -82,34 +82,15 @@ fn tail(text: &str) -> Result<Option<i64>, Error> {
     }
 }
 
-/// Where the shown part begins in the log: known if it is all of it, or if the daemon says so.
-fn offsets(reply: &serde_json::Value, tail: Option<i64>) -> Option<[i64; 2]> {
-    let offset = |name: &str| reply.get(name).and_then(serde_json::Value::as_i64);
-    match (offset("stdoutOffset"), offset("stderrOffset"), tail) {
-        (Some(stdout), Some(stderr), _) => Some([stdout, stderr]),
-        (_, _, None) => Some([0, 0]),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn tails_and_offsets_are_read() {
+    fn tails_are_read() {
         assert_eq!(tail("all").unwrap(), None);
         assert_eq!(tail("-1").unwrap(), None);
         assert_eq!(tail("0").unwrap(), Some(0));
         assert!(tail("x").is_err());
-        assert_eq!(offsets(&serde_json::json!({}), None), Some([0, 0]));
-        assert_eq!(offsets(&serde_json::json!({}), Some(3)), None);
-        assert_eq!(
-            offsets(
-                &serde_json::json!({"stdoutOffset": 5, "stderrOffset": 6}),
-                Some(3)
-            ),
-            Some([5, 6])
-        );
     }
 }

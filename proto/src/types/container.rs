@@ -310,6 +310,15 @@ types! {
         pub tail: Option<i64>,
     }
 
+    /// `Logs` reply, before the upgrade.
+    pub struct LogsReply {
+        /// Where the shown part of stdout begins in the log: with `Attach` at these offsets, a client
+        /// whose connection broke goes on where it was.
+        pub stdout_offset: i64,
+        /// The same for stderr.
+        pub stderr_offset: i64,
+    }
+
     /// `Resize` parameters.
     #[derive(Default)]
     pub struct ResizeParams {

@@ -7,7 +7,7 @@ use rcd_proto::api::ContainerApi;
 use rcd_proto::types::Empty;
 use rcd_proto::types::container::{
     AttachParams, AttachReply, ContainerId, CreateParams, CreateReply, InspectReply, KillParams,
-    ListParams, ListReply, LogsParams, RemoveParams, ResizeParams, StopParams, WaitReply,
+    ListParams, ListReply, LogsParams, LogsReply, RemoveParams, ResizeParams, StopParams, WaitReply,
 };
 
 use super::Daemon;
@@ -120,14 +120,19 @@ impl ContainerApi for Daemon {
         ))
     }
 
-    async fn logs(&self, parameters: LogsParams) -> Result<(Empty, Session), Error> {
+    async fn logs(&self, parameters: LogsParams) -> Result<(LogsReply, Session), Error> {
         let position = convert::log_position(&parameters)?;
         let reader = self
             .engine()?
             .logs(&parameters.id, position)
             .await
             .map_err(error)?;
-        Ok((Empty {}, session::logs(reader, parameters.follow)))
+        let (stdout, stderr) = reader.offsets();
+        let reply = LogsReply {
+            stdout_offset: convert::int(stdout),
+            stderr_offset: convert::int(stderr),
+        };
+        Ok((reply, session::logs(reader, parameters.follow)))
     }
 
     async fn resize(&self, parameters: ResizeParams) -> Result<Empty, Error> {

@@ -80,7 +80,7 @@ impl ContainerApi for Fake {
     refuse! {
         create(CreateParams) -> CreateReply; start(ContainerId) -> Empty; stop(StopParams) -> Empty;
         kill(KillParams) -> Empty; remove(RemoveParams) -> Empty; inspect(ContainerId) -> InspectReply;
-        logs(LogsParams) -> (Empty, Session); resize(ResizeParams) -> Empty;
+        logs(LogsParams) -> (LogsReply, Session); resize(ResizeParams) -> Empty;
     }
 }
 
