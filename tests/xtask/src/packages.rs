@@ -61,7 +61,8 @@ pub(crate) fn ensure(list: &[(&str, &'static str)], root: bool) -> Result<()> {
         .chain(missing.iter().copied())
         .collect();
     // Fresh machines have no package lists yet.
-    if !apt(&install)? && !(apt(&["update"])? && apt(&install)?) {
+    let installed = apt(&install)? || (apt(&["update"])? && apt(&install)?);
+    if !installed {
         return Err(Error::Missing(format!(
             "apt-get cannot install {}",
             missing.join(" ")
