@@ -136,6 +136,8 @@ pub enum Reply {
         seq: u64,
         /// Host pid.
         pid: i32,
+        /// Start, nanoseconds since the epoch; List says the same.
+        started_at_ns: u64,
         /// Roles of the passed descriptors.
         fds: Vec<FdRole>,
     },

@@ -264,7 +264,12 @@ impl Client {
 
     fn handle(&mut self, Received { reply, fds }: Received) -> Flow {
         match reply {
-            Reply::Spawned { seq, pid, .. } => self.spawned(seq, pid, fds),
+            Reply::Spawned {
+                seq,
+                pid,
+                started_at_ns,
+                ..
+            } => self.spawned(seq, pid, started_at_ns, fds),
             Reply::SpawnFailed { seq, failure } => match self.pending.remove(&seq) {
                 Some(Pending::Spawn {
                     key,
@@ -311,7 +316,7 @@ impl Client {
         Flow::Continue(())
     }
 
-    fn spawned(&mut self, seq: u64, pid: i32, fds: Vec<(FdRole, OwnedFd)>) {
+    fn spawned(&mut self, seq: u64, pid: i32, started_at_ns: u64, fds: Vec<(FdRole, OwnedFd)>) {
         // A process that nobody asked for is in the holder's table all the same, and `list` shows
         // it; its descriptors close here.
         let Some(Pending::Spawn {
@@ -328,7 +333,7 @@ impl Client {
         let mut process = Process {
             key,
             pid,
-            started_at_ns: now_ns(),
+            started_at_ns,
             exit: None,
             pidfd: None,
             stdio,
@@ -464,12 +469,6 @@ pub(crate) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn now_ns() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
 
 #[cfg(test)]
 mod tests;

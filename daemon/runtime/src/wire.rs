@@ -101,6 +101,7 @@ mod tests {
         let spawned = Reply::Spawned {
             seq: 1,
             pid: 2,
+            started_at_ns: 9,
             fds: vec![FdRole::Pidfd],
         };
         let bytes = postcard::to_stdvec(&spawned).unwrap();

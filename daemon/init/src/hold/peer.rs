@@ -147,6 +147,7 @@ fn send_spawned(socket: &OwnedFd, seq: u64, id: Id, table: &Table) -> Result<boo
         &Reply::Spawned {
             seq,
             pid: process.pid,
+            started_at_ns: process.started_at_ns,
             fds: roles,
         },
         &fds,

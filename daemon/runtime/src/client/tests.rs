@@ -46,6 +46,7 @@ impl FakeHolder {
         let reply = Reply::Spawned {
             seq,
             pid,
+            started_at_ns: 9,
             fds: vec![FdRole::Pidfd],
         };
         self.send(&reply, &[pidfd.as_fd()]);
@@ -281,6 +282,7 @@ async fn a_packet_that_breaks_the_protocol_costs_the_connection() {
     let spawned = Reply::Spawned {
         seq: 1,
         pid: 1,
+        started_at_ns: 9,
         fds: vec![FdRole::Pidfd],
     };
     let unknown = Reply::ListEnd { seq: 99 };

@@ -1,3 +1,5 @@
+//! A log written and read, resumed, mended after a crash.
+
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -134,58 +134,59 @@ fn argument(index: usize, op: LinuxSeccompOperator, value: u64, two: u64) -> Lin
     builder.value(value).value_two(two).build().unwrap()
 }
 
+const NAMES: &[&str] = &[
+    "read",
+    "write",
+    "socket",
+    "clone",
+    "clone3",
+    "ptrace",
+    "waitid",
+    "no_such_call",
+    "openat",
+    "personality",
+    "mmap2",
+    "ioctl",
+    "close",
+    "futex",
+    "exit",
+    "set_tls",
+    "getdents64",
+];
+const ACTIONS: &[LinuxSeccompAction] = &[
+    LinuxSeccompAction::ScmpActAllow,
+    LinuxSeccompAction::ScmpActErrno,
+    LinuxSeccompAction::ScmpActKill,
+    LinuxSeccompAction::ScmpActKillProcess,
+    LinuxSeccompAction::ScmpActTrap,
+    LinuxSeccompAction::ScmpActLog,
+];
+const OPERATORS: &[LinuxSeccompOperator] = &[
+    LinuxSeccompOperator::ScmpCmpNe,
+    LinuxSeccompOperator::ScmpCmpLt,
+    LinuxSeccompOperator::ScmpCmpLe,
+    LinuxSeccompOperator::ScmpCmpEq,
+    LinuxSeccompOperator::ScmpCmpEq,
+    LinuxSeccompOperator::ScmpCmpGe,
+    LinuxSeccompOperator::ScmpCmpGt,
+    LinuxSeccompOperator::ScmpCmpMaskedEq,
+];
+const VALUES: &[u64] = &[
+    0,
+    1,
+    5,
+    6,
+    7,
+    0xffff_ffff,
+    1 << 32,
+    (1 << 32) + 5,
+    0x7e02_0000,
+    u64::MAX,
+    1 << 63,
+];
+
 /// Random profiles over a few calls, so that rules meet.
 fn random_profile(random: &mut Random) -> LinuxSeccomp {
-    const NAMES: &[&str] = &[
-        "read",
-        "write",
-        "socket",
-        "clone",
-        "clone3",
-        "ptrace",
-        "waitid",
-        "no_such_call",
-        "openat",
-        "personality",
-        "mmap2",
-        "ioctl",
-        "close",
-        "futex",
-        "exit",
-        "set_tls",
-        "getdents64",
-    ];
-    const ACTIONS: &[LinuxSeccompAction] = &[
-        LinuxSeccompAction::ScmpActAllow,
-        LinuxSeccompAction::ScmpActErrno,
-        LinuxSeccompAction::ScmpActKill,
-        LinuxSeccompAction::ScmpActKillProcess,
-        LinuxSeccompAction::ScmpActTrap,
-        LinuxSeccompAction::ScmpActLog,
-    ];
-    const OPERATORS: &[LinuxSeccompOperator] = &[
-        LinuxSeccompOperator::ScmpCmpNe,
-        LinuxSeccompOperator::ScmpCmpLt,
-        LinuxSeccompOperator::ScmpCmpLe,
-        LinuxSeccompOperator::ScmpCmpEq,
-        LinuxSeccompOperator::ScmpCmpEq,
-        LinuxSeccompOperator::ScmpCmpGe,
-        LinuxSeccompOperator::ScmpCmpGt,
-        LinuxSeccompOperator::ScmpCmpMaskedEq,
-    ];
-    const VALUES: &[u64] = &[
-        0,
-        1,
-        5,
-        6,
-        7,
-        0xffff_ffff,
-        1 << 32,
-        (1 << 32) + 5,
-        0x7e02_0000,
-        u64::MAX,
-        1 << 63,
-    ];
     let mut entries = Vec::new();
     for _ in 0..random.below(40) {
         let mut entry = LinuxSyscall::default();
