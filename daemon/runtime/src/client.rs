@@ -18,7 +18,6 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use rcd_init::protocol::{FdRole, ProcessKey, Reply, Request, Slot, Spawn};
@@ -468,7 +467,6 @@ pub(crate) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
 }
-
 
 #[cfg(test)]
 mod tests;

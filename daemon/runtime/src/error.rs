@@ -301,7 +301,7 @@ mod tests {
         let error = Error::start(key, failed(Step::Exec, nix::libc::ENOENT));
         assert_eq!(
             error.to_string(),
-            "cannot start container c1: program `nope`: no such file or directory (ENOENT)"
+            "program `nope`: no such file or directory (ENOENT)"
         );
     }
 }
