@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use rcd_store::{ContainerConfig, ContainerRecord, ContainerStatus, ImageRecord, NetworkMode};
 use rcd_store::{Durability, Store};
+use rcd_sys::failpoint;
 use tokio::sync::oneshot;
 
 use crate::container::driver::Driver;
 use crate::container::start::{default_hostname, overlay_env, write_etc_files};
 use crate::engine::{Shared, now_ns};
 use crate::error::{Error, Result};
-use crate::failpoint;
 use crate::image::lookup;
 use crate::names::{check_name, parse_signal, random_id, readable_name};
 use crate::reconcile::{insert, view_of};

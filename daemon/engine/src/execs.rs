@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcd_runtime::{Exit, ProcessKey};
+use rcd_sys::failpoint;
 
 use crate::container::exec::{Exec, ExecSession};
 use crate::container::lifecycle::{Admission, Request, admit};
@@ -46,7 +47,10 @@ impl Engine {
         self.register(&id, &exec)?;
         let options = exec_options(&container.record, &id, &request);
         let made = match self.shared.runtime.exec(options).await {
-            Ok(process) => exec.take_up(process.stdio),
+            Ok(process) => {
+                failpoint::reach("exec.spawned");
+                exec.take_up(process.stdio)
+            }
             Err(source) => Err(Error::ExecFailed {
                 container: container.name().to_owned(),
                 program,
@@ -94,6 +98,7 @@ pub(crate) fn ended(shared: &Arc<Shared>, key: ProcessKey, exit: Exit) {
     let later = Arc::clone(shared);
     shared.tasks.spawn(async move {
         if let Some(exec) = exec {
+            failpoint::reach("exec.ended");
             exec.exit.send_replace(Some(exit));
             let patience = Duration::from_secs(ENDED_S_MAX);
             tokio::select! {

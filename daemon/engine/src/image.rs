@@ -10,6 +10,7 @@ pub(crate) mod remove;
 use std::sync::Arc;
 
 use rcd_store::ImageRecord;
+use rcd_sys::failpoint;
 
 use crate::engine::{Engine, Shared};
 use crate::error::{Error, Result};
@@ -73,7 +74,11 @@ pub(crate) async fn tag(
     let written = changed.clone();
     shared
         .with_store(format!("record image {}", image.id), move |store| {
-            written.iter().try_for_each(|image| store.put_image(image))
+            written.iter().try_for_each(|image| {
+                store.put_image(image)?;
+                failpoint::reach("tag.recorded");
+                Ok(())
+            })
         })
         .await?;
     let mut tables = shared.tables();

@@ -25,7 +25,6 @@ mod create;
 mod engine;
 mod error;
 mod execs;
-mod failpoint;
 mod image;
 mod names;
 mod platform;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rcd_runtime::ProcessKey;
 use rcd_store::{ContainerRecord, ContainerStatus};
 use rcd_store::{Durability, Store};
+use rcd_sys::failpoint;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -102,8 +103,10 @@ async fn run(
         let store = store.clone();
         let work = std::mem::take(&mut batch);
         let written = tokio::task::spawn_blocking(move || write(&store, work)).await;
+        failpoint::reach("state.recorded");
         for key in written.unwrap_or_default() {
             runtime.acknowledge(key).await;
+            failpoint::reach("state.acknowledged");
         }
     }
 }

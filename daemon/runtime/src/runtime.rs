@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcd_init::protocol::{ProcessKey, Slot};
+use rcd_sys::failpoint;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cgroup::Cgroups;
@@ -211,7 +212,10 @@ impl Runtime {
         let (answer, answered) = oneshot::channel();
         let inner = Arc::clone(&self.inner);
         tokio::task::spawn_blocking(move || match prepare(&inner) {
-            Ok(start) => drop(place.send(Command::Spawn(Box::new(start), answer))),
+            Ok(start) => {
+                failpoint::reach("spawn.prepared");
+                drop(place.send(Command::Spawn(Box::new(start), answer)));
+            }
             Err(error) => drop(answer.send(Err(error))),
         });
         answered.await.map_err(|_| Error::ShuttingDown)?

@@ -4,6 +4,8 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rcd_sys::failpoint;
+
 use crate::disk::{self, Sync};
 use crate::envelope;
 use crate::error::{Error, Result, io_error};
@@ -67,8 +69,10 @@ pub(crate) fn create_dirs(root: &Root, id: &str) -> Result<ContainerDirs> {
     let name = disk::staging_name();
     let staging = containers.join(&name);
     let path = containers.join(id);
-    let made = make_dirs(&staging)
-        .and_then(|()| fs::rename(&staging, &path).map_err(io_error("create", &path)));
+    let made = make_dirs(&staging).and_then(|()| {
+        failpoint::reach("container.staged");
+        fs::rename(&staging, &path).map_err(io_error("create", &path))
+    });
     if let Err(error) = made {
         crate::tree::remove(&containers, &name)?;
         return Err(error);

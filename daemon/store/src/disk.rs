@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rcd_sys::failpoint;
+
 use crate::error::{Result, io_error};
 
 /// Prefix of everything that is not finished. Names of finished things never begin with a dot.
@@ -54,6 +56,7 @@ pub(crate) fn write_file_by_way_of(
 ) -> Result<()> {
     let staging = staging.join(staging_name());
     let result = stage_file(&staging, bytes, sync).and_then(|()| {
+        failpoint::reach("file.staged");
         let path = dir.join(name);
         fs::rename(&staging, &path).map_err(io_error("create", path))
     });

@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use nix::errno::Errno;
 use nix::fcntl::{RenameFlags, renameat2};
 use nix::unistd::syncfs;
+use rcd_sys::failpoint;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, Sync};
@@ -102,6 +103,7 @@ pub(crate) fn unpack(
         .mode(0o700)
         .create(&staging)
         .map_err(io_error("create", &staging))?;
+    failpoint::reach("layer.staged");
     let result = File::open(&staging)
         .map_err(io_error("open", &staging))
         .and_then(|dir| layer::unpack(source, layer, &dir, ownership).map(|done| (dir, done)))
@@ -135,12 +137,14 @@ fn publish(
     }
     let record = envelope::encode(about, "what is known of a layer")?;
     disk::write_file(&folder, &format!("{hex}.json"), &record, Sync::No)?;
+    failpoint::reach("layer.described");
     syncfs(staging).map_err(io_error("sync", folder.join(name)))?;
     let dir = File::open(&folder).map_err(io_error("open", &folder))?;
     match renameat2(&dir, name, &dir, hex, RenameFlags::RENAME_NOREPLACE) {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(errno) => return Err(io_error("create", folder.join(hex))(errno)),
     }
+    failpoint::reach("layer.published");
     dir.sync_all().map_err(io_error("sync", &folder))
 }
 
@@ -163,6 +167,7 @@ pub(crate) fn collect(root: &Root, fresh: &Fresh, in_use: &[String]) -> Result<C
             .flatten()
             .map_or(0, |about| about.size_bytes);
         if trash::throw(root, FOLDER, &name)? {
+            failpoint::reach("layer.thrown");
             disk::remove_file(&root.folder(FOLDER).join(format!("{name}.json")))?;
             collected.size_bytes += size_bytes;
             collected.removed.push(diff_id);

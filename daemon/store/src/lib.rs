@@ -46,6 +46,7 @@ pub use index::Durability;
 use index::{Index, Table};
 pub use layer::{Compression, LayerSource, Ownership, UnpackedLayer};
 pub use layers::Collected;
+use rcd_sys::failpoint;
 pub use record::*;
 pub use recover::OpenReport;
 use root::Root;
@@ -142,6 +143,7 @@ impl Store {
         if durability == Durability::Relaxed {
             // Survives a SIGKILL where the row does not.
             container::write_config(root, record, Synced::No)?;
+            failpoint::reach("container.config");
         } else {
             // A row without a directory would be taken for half a removal.
             container::ensure_dir(root, &record.id)?;
@@ -150,6 +152,7 @@ impl Store {
         self.0
             .index
             .put(Table::Containers, &record.id, &row, durability)?;
+        failpoint::reach("container.row");
         match durability {
             Durability::Relaxed => Ok(()),
             Durability::Written => container::write_config(root, record, Synced::No),
@@ -166,6 +169,7 @@ impl Store {
         container::check_id(id)?;
         let root = &self.0.root;
         let thrown = trash::throw(root, container::FOLDER, id)?;
+        failpoint::reach("container.thrown");
         if thrown && durability == Durability::Synced {
             disk::sync_dir(&root.folder(container::FOLDER))?;
         }
@@ -182,7 +186,9 @@ impl Store {
             layers::require(&inner.root, diff_id)?;
         }
         implicit::adopt(&inner.root, &record.diff_ids)?;
+        failpoint::reach("image.adopted");
         let row = image::write(&inner.root, record)?;
+        failpoint::reach("image.written");
         inner
             .index
             .put(Table::Images, &record.id, &row, Durability::Synced)?;
@@ -197,6 +203,7 @@ impl Store {
     /// If it cannot be removed.
     pub fn remove_image(&self, id: &str) -> Result<()> {
         image::remove(&self.0.root, id)?;
+        failpoint::reach("image.unlinked");
         self.0.index.remove(Table::Images, id, Durability::Synced)
     }
 

@@ -9,6 +9,8 @@ use std::sync::Mutex;
 use nix::errno::Errno;
 use nix::fcntl::{RenameFlags, renameat2};
 
+use rcd_sys::failpoint;
+
 use crate::disk;
 use crate::error::{Result, io_error};
 use crate::root::Root;
@@ -55,6 +57,7 @@ pub(crate) fn empty(root: &Root, emptying: &Mutex<()>) -> Result<()> {
             return Ok(());
         }
         for name in names {
+            failpoint::reach("trash.found");
             tree::remove(&trash, &name)?;
         }
     }

@@ -9,6 +9,7 @@ pub mod fd;
 pub mod clone;
 pub mod creds;
 pub mod error;
+pub mod failpoint;
 pub mod memfd;
 pub mod mount;
 pub mod netns;

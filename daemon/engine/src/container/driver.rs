@@ -17,6 +17,7 @@ use std::time::Duration;
 use rcd_runtime::{Exit, Process};
 use rcd_store::ContainerStatus;
 use rcd_store::Durability;
+use rcd_sys::failpoint;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -27,7 +28,6 @@ use super::log::{Sources, pump};
 use super::{Answer, Command, Container, DriverEnds};
 use crate::engine::Shared;
 use crate::error::{Error, Result, exit_code};
-use crate::failpoint;
 use crate::types::View;
 
 /// How long the end of a container waits for its output to be drained. Its pipes have no writers
@@ -146,7 +146,10 @@ impl Driver {
                 self.record_status();
                 Ok(())
             }
-            Err(source) => Err(self.start_failed(source)),
+            Err(source) => {
+                failpoint::reach("start.failed");
+                Err(self.start_failed(source))
+            }
         }
     }
 
@@ -248,6 +251,7 @@ impl Driver {
             return;
         }
         let result = self.signal(signal);
+        failpoint::reach("kill.signalled");
         // SIGKILL cannot fail to end it: the answer says that it has.
         if result.is_ok() && signal == nix::sys::signal::SIGKILL as i32 {
             self.waiting_for_end.push(answer);
@@ -262,6 +266,7 @@ impl Driver {
         if let Err(error) = self.signal(nix::sys::signal::SIGKILL as i32) {
             tracing::error!(container.id = self.container.id(), %error, "cannot kill");
         }
+        failpoint::reach("stop.escalated");
     }
 
     fn signal(&self, signal: i32) -> Result<()> {
@@ -292,6 +297,7 @@ impl Driver {
                 "its output was not drained"
             );
         }
+        failpoint::reach("exit.drained");
         self.kill_at = None;
         self.container.set_io(None);
         self.container.log.set_live(false);
@@ -316,7 +322,9 @@ impl Driver {
         }
         if auto_remove {
             self.delete_files().await;
+            failpoint::reach("exit.deleted");
             self.shared.runtime.acknowledge(self.container.key()).await;
+            failpoint::reach("exit.forgotten");
         } else {
             self.record_status();
         }
@@ -333,7 +341,10 @@ impl Driver {
         match admit(self.phase(), Request::Remove { force }) {
             Admission::Accept => self.remove(vec![answer]).await,
             Admission::EndFirst => match self.signal(nix::sys::signal::SIGKILL as i32) {
-                Ok(()) => self.waiting_to_remove.push(answer),
+                Ok(()) => {
+                    failpoint::reach("remove.killed");
+                    self.waiting_to_remove.push(answer);
+                }
                 Err(error) => drop(answer.send(Err(error))),
             },
             Admission::Already | Admission::Join => self.waiting_to_remove.push(answer),
@@ -352,6 +363,7 @@ impl Driver {
             .shared
             .remove_files(&self.container, Durability::Synced)
             .await;
+        failpoint::reach("remove.deleted");
         let failed = result.is_err();
         if failed {
             self.set(|view| view.phase = before);

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rcd_registry::Reference;
 use rcd_store::{Compression, LayerSource, UnpackedLayer};
+use rcd_sys::failpoint;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::layers::{self, Pipe};
@@ -29,18 +31,26 @@ pub struct ImportSession {
 /// Counts as an import: its layer has no name until it is unpacked, so nothing is collected
 /// meanwhile.
 #[derive(Debug)]
-struct UnderWay(Arc<Shared>);
+struct UnderWay {
+    shared: Arc<Shared>,
+    _place: OwnedSemaphorePermit,
+}
 
 impl UnderWay {
-    fn new(shared: &Arc<Shared>) -> UnderWay {
+    fn new(shared: &Arc<Shared>) -> Result<UnderWay> {
+        let place = shared.pulls.admit_import()?;
         shared.tables().imports += 1;
-        UnderWay(Arc::clone(shared))
+        let shared = Arc::clone(shared);
+        Ok(UnderWay {
+            shared,
+            _place: place,
+        })
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.tables().imports -= 1;
+        self.shared.tables().imports -= 1;
     }
 }
 
@@ -65,7 +75,7 @@ impl Engine {
             compression: Compression::Detect,
         };
         let shared = Arc::clone(&self.shared);
-        let under_way = UnderWay::new(&shared);
+        let under_way = UnderWay::new(&shared)?;
         let unpacking = self.shared.tasks.spawn(async move {
             // A collection under way ends first; a later one sees this import and waits its turn.
             drop(shared.pulls.tagging.lock().await);
@@ -141,6 +151,7 @@ async fn put(
     env: Vec<String>,
     reference: Option<String>,
 ) -> Result<String> {
+    failpoint::reach("import.layer");
     let layer = record::ImportedLayer {
         digest: unpacked.digest.clone(),
         archive_bytes,
@@ -155,5 +166,6 @@ async fn put(
             store.put_blob(&blobs.manifest_digest, &blobs.manifest)
         })
         .await?;
+    failpoint::reach("import.blobs");
     Ok(tag(shared, image, reference).await?.id.clone())
 }

@@ -12,19 +12,23 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use rcd_registry::{Layer, Platform, Reference, Resolved};
 use rcd_store::LayerSource;
-use tokio::sync::{Semaphore, mpsc};
+use rcd_sys::failpoint;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::DropGuard;
 
 use super::{layers, record, tag};
 use crate::engine::{Engine, Shared};
 use crate::error::{Error, Result};
-use crate::failpoint;
 use crate::tables::{hold, release};
 use crate::types::{LayerProgress, LayerState, PullEvent};
 
-/// How many layers of one pull are fetched and unpacked at once.
-const LAYERS_AT_ONCE_MAX: usize = 8;
+/// How many layers of all pulls together are fetched and unpacked at once. Each holds a blocking
+/// thread while it waits for the network, and starts must always find one free.
+const LAYERS_AT_ONCE_MAX: usize = 16;
+
+/// How many imports go on at once, for the same reason: their threads wait for clients.
+const IMPORTS_AT_ONCE_MAX: usize = 8;
 
 /// How often progress is told.
 const PROGRESS_MS: u64 = 100;
@@ -33,15 +37,37 @@ const PROGRESS_MS: u64 = 100;
 const EVENTS_MAX: usize = 16;
 
 /// What pulls share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pulls {
     /// One lock for each layer that is being unpacked.
     layers: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Held while references move from image to image, and while layers are collected.
     pub(crate) tagging: tokio::sync::Mutex<()>,
+    layers_at_once: Arc<Semaphore>,
+    imports_at_once: Arc<Semaphore>,
+}
+
+impl Default for Pulls {
+    fn default() -> Pulls {
+        Pulls {
+            layers: Mutex::default(),
+            tagging: tokio::sync::Mutex::default(),
+            layers_at_once: Arc::new(Semaphore::new(LAYERS_AT_ONCE_MAX)),
+            imports_at_once: Arc::new(Semaphore::new(IMPORTS_AT_ONCE_MAX)),
+        }
+    }
 }
 
 impl Pulls {
+    /// A place for an import, until it is dropped.
+    pub(super) fn admit_import(&self) -> Result<OwnedSemaphorePermit> {
+        let admitted = Arc::clone(&self.imports_at_once).try_acquire_owned();
+        admitted.map_err(|_| Error::Busy {
+            what: "imports at once",
+            max: IMPORTS_AT_ONCE_MAX,
+        })
+    }
+
     fn layer(&self, diff_id: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         layers.retain(|_, lock| Arc::strong_count(lock) > 1);
@@ -160,6 +186,7 @@ async fn pull(
     shared
         .with_store(format!("keep the manifest of {reference}"), move |store| {
             store.put_blob(&blobs.config_digest, &blobs.config)?;
+            failpoint::reach("pull.config");
             store.put_blob(&blobs.manifest_digest, &blobs.manifest)
         })
         .await?;
@@ -186,11 +213,11 @@ async fn fetch_layers(
     resolved: &Arc<Resolved>,
     progress: &Arc<Progress>,
 ) -> Result<u64> {
-    let at_once = Arc::new(Semaphore::new(LAYERS_AT_ONCE_MAX));
+    let at_once = &shared.pulls.layers_at_once;
     let mut tasks = JoinSet::new();
     for index in 0..resolved.layers.len() {
         let (shared, resolved) = (Arc::clone(shared), Arc::clone(resolved));
-        let (progress, at_once) = (Arc::clone(progress), Arc::clone(&at_once));
+        let (progress, at_once) = (Arc::clone(progress), Arc::clone(at_once));
         let reference = reference.clone();
         tasks.spawn(async move {
             let _place = at_once.acquire_owned().await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rcd_registry::Reference;
 use rcd_store::ImageRecord;
+use rcd_sys::failpoint;
 
 use super::lookup;
 use crate::container::Container;
@@ -50,6 +51,7 @@ impl Engine {
                 shared
                     .with_store(what, move |store| store.put_image(&written))
                     .await?;
+                failpoint::reach("rmi.untagged");
                 shared
                     .tables()
                     .images
@@ -63,6 +65,7 @@ impl Engine {
                 for user in users {
                     user.remove(true).await?;
                 }
+                failpoint::reach("rmi.containers");
                 delete(shared, &image).await?;
                 Ok(ImageRemoval {
                     untagged: image.references.clone(),
@@ -140,6 +143,7 @@ async fn delete(shared: &Arc<Shared>, image: &ImageRecord) -> Result<()> {
             .insert(image.id.clone(), Arc::new(image.clone()));
         return Err(error);
     }
+    failpoint::reach("rmi.removed");
     let in_use = {
         let tables = shared.tables();
         (tables.imports == 0).then(|| tables.layers_in_use())

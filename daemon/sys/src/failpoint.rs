@@ -1,12 +1,13 @@
-//! Places at which a test may kill the daemon: between any two steps that must hold together.
+//! Places at which a test may kill the daemon: between any two effects that must hold together.
 //!
 //! A debug build looks at the file that `RCD_KILL_AT` names. If it holds the name of the step that
 //! is reached, the file is deleted and the process kills itself with SIGKILL, so that its successor
-//! lives. A release build does nothing here.
+//! lives. A release build does nothing here. It stands in this crate because every part of the
+//! daemon has such places.
 
-/// Says that `step` is reached.
+/// Says that `step` is reached: what comes before it has happened, what comes after has not.
 #[cfg(debug_assertions)]
-pub(crate) fn reach(step: &str) {
+pub fn reach(step: &str) {
     use std::sync::OnceLock;
 
     use nix::sys::signal::{Signal, kill};
@@ -23,4 +24,5 @@ pub(crate) fn reach(step: &str) {
 
 /// Says that `step` is reached.
 #[cfg(not(debug_assertions))]
-pub(crate) fn reach(_step: &str) {}
+#[inline]
+pub fn reach(_step: &str) {}
