@@ -28,6 +28,8 @@ pub trait Runtime: Send + Sync + 'static {
     fn drop_kept(&self, key: ProcessKey, slot: Slot) -> BoxFuture<'_, ()>;
     /// Removes a dead container's cgroup.
     fn remove_cgroup(&self, container: String) -> BoxFuture<'_, ()>;
+    /// Removes the cgroups of containers that are not in `live`.
+    fn remove_stray_cgroups(&self, live: Vec<String>) -> BoxFuture<'_, ()>;
     /// The cgroup of a container, where the host delegates one.
     fn cgroup(&self, container: &str) -> Option<PathBuf>;
 }
@@ -57,6 +59,10 @@ impl Runtime for rcd_runtime::Runtime {
         Box::pin(async move { rcd_runtime::Runtime::remove_cgroup(self, &container).await })
     }
 
+    fn remove_stray_cgroups(&self, live: Vec<String>) -> BoxFuture<'_, ()> {
+        Box::pin(async move { rcd_runtime::Runtime::remove_stray_cgroups(self, &live).await })
+    }
+
     fn cgroup(&self, container: &str) -> Option<PathBuf> {
         rcd_runtime::Runtime::cgroup_path(self, container)
     }
@@ -82,6 +88,8 @@ pub trait Rootfs: Send + Sync + 'static {
         lowers: Vec<PathBuf>,
         dirs: &ContainerDirs,
     ) -> RootfsOptions;
+    /// Whether a container's root file system was ever mounted. Looks at the disk.
+    fn was_mounted(&self, dirs: &ContainerDirs) -> bool;
 }
 
 /// The kernel's overlayfs, mounted in the user namespace.
@@ -110,6 +118,11 @@ impl Rootfs for KernelOverlay {
             // mark that forbids another mount, so nothing else may have it.
             volatile: record.config.auto_remove,
         }
+    }
+
+    fn was_mounted(&self, dirs: &ContainerDirs) -> bool {
+        // The first mount makes it.
+        dirs.work.join("work").exists()
     }
 }
 

@@ -8,7 +8,8 @@
 //! | any | lives | it runs: its output, input and exit are taken up |
 //! | any | has ended | the exit is handled as if it came now |
 //! | running | nothing | the holder or the machine went down: exited, code unknown |
-//! | `--rm` | nothing | removed |
+//! | `--rm`, ever started | nothing | removed |
+//! | `--rm`, never started | nothing | as it is |
 //! | created, exited | nothing | as it is |
 //! | nothing | a process | nobody owns it: killed, acknowledged |
 
@@ -51,6 +52,11 @@ pub(crate) async fn take_up(shared: &Arc<Shared>, events: mpsc::Receiver<Event>)
         .await?;
     let list = shared.runtime.list().await;
     let processes = list.map_err(Error::runtime("list the holder's processes"))?;
+    // Those that have ended are removed when their end is handled.
+    let live: Vec<String> = processes
+        .iter()
+        .map(|process| process.key.container.clone())
+        .collect();
     let (mut inits, execs): (Vec<_>, Vec<_>) = processes
         .into_iter()
         .partition(|process| process.key.exec.is_none());
@@ -74,16 +80,27 @@ pub(crate) async fn take_up(shared: &Arc<Shared>, events: mpsc::Receiver<Event>)
         take_up_exec(shared, process);
     }
     shared.empty_trash();
+    let strays = Arc::clone(shared);
+    shared
+        .tasks
+        .spawn(async move { strays.runtime.remove_stray_cgroups(live).await });
     let _ = ready.send(());
     Ok(())
 }
 
 async fn take_up_container(
     shared: &Arc<Shared>,
-    record: ContainerRecord,
+    mut record: ContainerRecord,
     process: Option<Process>,
 ) {
-    if process.is_none() && record.config.auto_remove {
+    let dirs = shared.store.container_dirs(&record.id);
+    let unstarted = process.is_none()
+        && record.config.auto_remove
+        && !shared.rootfs.was_mounted(&dirs);
+    if unstarted {
+        // No state of such a container is recorded, and its row may have been made from its files.
+        record.status = ContainerStatus::Created;
+    } else if process.is_none() && record.config.auto_remove {
         let id = record.id.clone();
         let what = format!("remove container {}", record.name);
         let gone = shared
@@ -100,6 +117,9 @@ async fn take_up_container(
         return;
     }
     let view = view_of(&record);
+    // Killed between a start and its record.
+    let unrecorded =
+        process.is_some() && !matches!(record.status, ContainerStatus::Running { .. });
     let unseen = process.is_none() && matches!(record.status, ContainerStatus::Running { .. });
     let (container, ends) = insert(shared, record, view);
     if unseen {
@@ -110,9 +130,11 @@ async fn take_up_container(
             error: Some(UNSEEN.to_owned()),
         };
         shared.recorder.record(&container.record, status, false);
-        shared.remove_cgroup(&container);
     }
     let driver = Driver::new(Arc::clone(shared), container, ends, process);
+    if unrecorded {
+        driver.record_status();
+    }
     shared.tasks.spawn(driver.drive());
 }
 
@@ -178,9 +200,7 @@ async fn end_orphan(shared: &Arc<Shared>, process: Process) {
     if let Some(pidfd) = &process.pidfd {
         let _ = rcd_sys::pidfd::send_signal(pidfd.as_fd(), nix::sys::signal::SIGKILL as i32);
     }
-    if process.exit.is_some() {
-        shared.runtime.acknowledge(process.key).await;
-    }
+    // Its end comes as an event, if it has not come yet, and is handled there.
 }
 
 fn take_up_exec(shared: &Arc<Shared>, process: Process) {
@@ -239,9 +259,10 @@ fn handle(shared: &Arc<Shared>, event: Event) {
                 // An orphan that was just ended, or one whose start was abandoned.
                 None => {
                     let runtime = Arc::clone(&shared.runtime);
-                    shared
-                        .tasks
-                        .spawn(async move { runtime.acknowledge(key).await });
+                    shared.tasks.spawn(async move {
+                        runtime.remove_cgroup(key.container.clone()).await;
+                        runtime.acknowledge(key).await;
+                    });
                 }
             }
         }

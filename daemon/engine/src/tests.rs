@@ -145,6 +145,10 @@ impl Runtime for Fake {
         async {}.boxed()
     }
 
+    fn remove_stray_cgroups(&self, _live: Vec<String>) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
+
     fn cgroup(&self, _container: &str) -> Option<PathBuf> {
         None
     }

@@ -33,6 +33,10 @@ use crate::paths::Paths;
 /// Threads of the async runtime at most. Its work is short: calls, wake-ups, pumping logs.
 const WORKERS_MAX: usize = 4;
 
+/// Threads for work that may wait for the disk. Pulls and imports together hold 24 of them for long
+/// (`rcd_engine`'s bounds); the rest serve starts, logs and records, for which two a core would do.
+const BLOCKING_MAX: usize = 64;
+
 /// How long a daemon without a holder answers before it tries anew.
 const HOPELESS_LIFE: Duration = Duration::from_secs(5);
 
@@ -67,6 +71,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
         .min(WORKERS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
+        .max_blocking_threads(BLOCKING_MAX)
         .thread_name("rcd-worker")
         .enable_all()
         .build()

@@ -418,7 +418,7 @@ impl Driver {
 
     /// Puts the present state on record, in the background. A `--rm` container has none: the holder
     /// knows whether it lives, and nobody asks afterwards.
-    fn record_status(&self) {
+    pub(crate) fn record_status(&self) {
         if self.container.record.config.auto_remove {
             return;
         }

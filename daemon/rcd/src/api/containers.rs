@@ -7,7 +7,8 @@ use rcd_proto::api::ContainerApi;
 use rcd_proto::types::Empty;
 use rcd_proto::types::container::{
     AttachParams, AttachReply, ContainerId, CreateParams, CreateReply, InspectReply, KillParams,
-    ListParams, ListReply, LogsParams, LogsReply, RemoveParams, ResizeParams, StopParams, WaitReply,
+    ListParams, ListReply, LogsParams, LogsReply, RemoveParams, ResizeParams, StopParams,
+    WaitReply,
 };
 
 use super::Daemon;
