@@ -28,8 +28,9 @@ pub trait Runtime: Send + Sync + 'static {
     fn drop_kept(&self, key: ProcessKey, slot: Slot) -> BoxFuture<'_, ()>;
     /// Removes a dead container's cgroup.
     fn remove_cgroup(&self, container: String) -> BoxFuture<'_, ()>;
-    /// Removes the cgroups of containers that are not in `live`.
-    fn remove_stray_cgroups(&self, live: Vec<String>) -> BoxFuture<'_, ()>;
+    /// Removes the cgroups of containers that are not in `live`, before anything is started. Returns
+    /// those that are busy still.
+    fn remove_stray_cgroups(&self, live: Vec<String>) -> BoxFuture<'_, Vec<String>>;
     /// The cgroup of a container, where the host delegates one.
     fn cgroup(&self, container: &str) -> Option<PathBuf>;
 }
@@ -59,7 +60,7 @@ impl Runtime for rcd_runtime::Runtime {
         Box::pin(async move { rcd_runtime::Runtime::remove_cgroup(self, &container).await })
     }
 
-    fn remove_stray_cgroups(&self, live: Vec<String>) -> BoxFuture<'_, ()> {
+    fn remove_stray_cgroups(&self, live: Vec<String>) -> BoxFuture<'_, Vec<String>> {
         Box::pin(async move { rcd_runtime::Runtime::remove_stray_cgroups(self, &live).await })
     }
 

@@ -80,10 +80,12 @@ pub(crate) async fn take_up(shared: &Arc<Shared>, events: mpsc::Receiver<Event>)
         take_up_exec(shared, process);
     }
     shared.empty_trash();
-    let strays = Arc::clone(shared);
-    shared
-        .tasks
-        .spawn(async move { strays.runtime.remove_stray_cgroups(live).await });
+    for container in shared.runtime.remove_stray_cgroups(live).await {
+        let runtime = Arc::clone(&shared.runtime);
+        shared
+            .tasks
+            .spawn(async move { runtime.remove_cgroup(container).await });
+    }
     let _ = ready.send(());
     Ok(())
 }
@@ -94,9 +96,8 @@ async fn take_up_container(
     process: Option<Process>,
 ) {
     let dirs = shared.store.container_dirs(&record.id);
-    let unstarted = process.is_none()
-        && record.config.auto_remove
-        && !shared.rootfs.was_mounted(&dirs);
+    let unstarted =
+        process.is_none() && record.config.auto_remove && !shared.rootfs.was_mounted(&dirs);
     if unstarted {
         // No state of such a container is recorded, and its row may have been made from its files.
         record.status = ContainerStatus::Created;
@@ -118,8 +119,7 @@ async fn take_up_container(
     }
     let view = view_of(&record);
     // Killed between a start and its record.
-    let unrecorded =
-        process.is_some() && !matches!(record.status, ContainerStatus::Running { .. });
+    let unrecorded = process.is_some() && !matches!(record.status, ContainerStatus::Running { .. });
     let unseen = process.is_none() && matches!(record.status, ContainerStatus::Running { .. });
     let (container, ends) = insert(shared, record, view);
     if unseen {
@@ -200,7 +200,11 @@ async fn end_orphan(shared: &Arc<Shared>, process: Process) {
     if let Some(pidfd) = &process.pidfd {
         let _ = rcd_sys::pidfd::send_signal(pidfd.as_fd(), nix::sys::signal::SIGKILL as i32);
     }
-    // Its end comes as an event, if it has not come yet, and is handled there.
+    if process.exit.is_some() {
+        let container = process.key.container.clone();
+        shared.runtime.remove_cgroup(container).await;
+        shared.runtime.acknowledge(process.key).await;
+    }
 }
 
 fn take_up_exec(shared: &Arc<Shared>, process: Process) {

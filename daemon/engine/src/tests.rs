@@ -145,8 +145,8 @@ impl Runtime for Fake {
         async {}.boxed()
     }
 
-    fn remove_stray_cgroups(&self, _live: Vec<String>) -> BoxFuture<'_, ()> {
-        async {}.boxed()
+    fn remove_stray_cgroups(&self, _live: Vec<String>) -> BoxFuture<'_, Vec<String>> {
+        async { Vec::new() }.boxed()
     }
 
     fn cgroup(&self, _container: &str) -> Option<PathBuf> {

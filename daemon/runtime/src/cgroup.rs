@@ -109,6 +109,18 @@ impl Cgroups {
         }
     }
 
+    /// Tries once to remove each cgroup whose name `stray` accepts. Returns those that are busy.
+    /// The holder's own cgroups lie beside those of containers.
+    pub(crate) fn remove_strays(&self, stray: impl Fn(&str) -> bool) -> Vec<String> {
+        let entries = fs::read_dir(&self.base).into_iter().flatten().flatten();
+        let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let names = directories.filter_map(|entry| entry.file_name().into_string().ok());
+        let strays = names.filter(|name| stray(name));
+        strays
+            .filter(|name| remove_tree(&self.path(name), DEPTH_MAX).is_err())
+            .collect()
+    }
+
     /// [`Cgroups::remove`] where nobody can do anything about a failure.
     pub(crate) async fn remove_or_warn(&self, container: &str) {
         if let Err(error) = self.remove(container).await {

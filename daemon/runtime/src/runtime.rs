@@ -167,6 +167,23 @@ impl Runtime {
         cgroups.remove_or_warn(container).await;
     }
 
+    /// Removes the cgroups of containers that are not in `live`: a daemon that was killed between a
+    /// container's end and the removal of its cgroup left them. Others' cgroups stay: a container's
+    /// is named by its id, of 64 hexadecimal digits. Returns those that are busy still, for
+    /// [`Runtime::remove_cgroup`]. To be called before anything is started.
+    pub async fn remove_stray_cgroups(&self, live: &[String]) -> Vec<String> {
+        let Some(cgroups) = &self.inner.cgroups else {
+            return Vec::new();
+        };
+        let (all, live) = (cgroups.clone(), live.to_vec());
+        let stray = move |name: &str| {
+            let is_id = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+            is_id && !live.iter().any(|id| id == name)
+        };
+        let removed = tokio::task::spawn_blocking(move || all.remove_strays(stray));
+        removed.await.unwrap_or_default()
+    }
+
     /// The cgroup directory of a container, where the host delegates one.
     pub fn cgroup_path(&self, container: &str) -> Option<PathBuf> {
         let id = prepare::id(container).ok()?;
