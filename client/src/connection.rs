@@ -140,6 +140,28 @@ impl Address {
         self.ask_within(method, parameters, None)
     }
 
+    /// As [`Address::ask_patiently`]; says also whether the call was made again, so that its first
+    /// one may have done the work.
+    pub fn ask_again<P: Serialize, R: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        parameters: &P,
+    ) -> (Result<R, Error>, bool) {
+        let first = self
+            .connect()
+            .and_then(|mut connection| connection.call_patiently(method, parameters));
+        match first {
+            Err(error) if error.is_lost() => {
+                let what = format!("{method} was not answered");
+                let back = Backoff::default().reconnect(self, None, &what);
+                // It answers again: from here on a restart is as any other.
+                let result = back.and_then(|_| self.ask_patiently(method, parameters));
+                (result, true)
+            }
+            result => (result, false),
+        }
+    }
+
     fn ask_within<P: Serialize, R: DeserializeOwned>(
         &self,
         method: &'static str,

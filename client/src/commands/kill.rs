@@ -27,10 +27,33 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
             id: id.to_owned(),
             signal: Some(arguments.signal.clone()),
         };
-        let Empty {} = context
-            .address
-            .connect()?
-            .call(methods::KILL, &parameters)?;
+        let Empty {} = if is_kill(&arguments.signal) {
+            let (result, again) = context.address.ask_again(methods::KILL, &parameters);
+            match result {
+                // The daemon restarted before it answered, and the container has ended.
+                Err(error) if again && has_ended(&error) => Empty {},
+                result => result?,
+            }
+        } else {
+            // Sent twice, it might do twice what it does.
+            context
+                .address
+                .connect()?
+                .call(methods::KILL, &parameters)?
+        };
         text::print_line(id)
     })
+}
+
+fn is_kill(signal: &str) -> bool {
+    let name = signal.to_ascii_uppercase();
+    matches!(name.trim_start_matches("SIG"), "KILL" | "9")
+}
+
+fn has_ended(error: &Error) -> bool {
+    use rcd_proto::Error::{NoSuchContainer, NotRunning};
+    matches!(
+        error.api(),
+        Some(NotRunning { .. } | NoSuchContainer { .. })
+    )
 }

@@ -53,8 +53,7 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
         tail,
     };
     let connection = context.address.connect_with(&signals)?;
-    let (reply, stream) =
-        connection.upgrade::<_, LogsReply>(methods::LOGS, &parameters, None)?;
+    let (reply, stream) = connection.upgrade::<_, LogsReply>(methods::LOGS, &parameters, None)?;
     let session = Session::new(Options {
         address: context.address.clone(),
         signals,

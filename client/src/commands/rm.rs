@@ -27,19 +27,19 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
             id: id.to_owned(),
             force: arguments.force,
         };
-        let result = context
-            .address
-            .connect()?
-            .call_patiently(methods::REMOVE, &parameters);
+        let (result, again) = context.address.ask_again(methods::REMOVE, &parameters);
         match result {
-            Err(error)
-                if arguments.force
-                    && matches!(error.api(), Some(rcd_proto::Error::NoSuchContainer { .. })) =>
-            {
+            // The daemon restarted before it answered, and the removal had been made.
+            Err(error) if again && is_missing(&error) => text::print_line(id),
+            Err(error) if arguments.force && is_missing(&error) => {
                 text::warn(&crate::error::report(&error));
                 Ok(())
             }
             result => result.and_then(|Empty {}| text::print_line(id)),
         }
     })
+}
+
+fn is_missing(error: &Error) -> bool {
+    matches!(error.api(), Some(rcd_proto::Error::NoSuchContainer { .. }))
 }

@@ -4,12 +4,10 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use clap::ArgAction;
-use rcd_proto::types::Empty;
-use rcd_proto::types::container::{
-    AttachParams, AttachReply, ContainerId, ContainerState, InspectReply,
-};
+use rcd_proto::types::container::{AttachParams, AttachReply, ContainerId, InspectReply};
 
 use super::create::{create, remove};
+use super::start::has_started;
 use crate::attach::detach::{self, DetachKeys};
 use crate::attach::target::Target;
 use crate::attach::{Ending, Options, Session, User};
@@ -54,9 +52,7 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
     let mut connection = context.address.connect_with(&signals)?;
     let id = create(&mut connection, context, flags)?.id;
     let started = if arguments.detach {
-        connection
-            .call_patiently(methods::START, &ContainerId { id: id.clone() })
-            .map(|Empty {}| None)
+        super::start::start(context, connection, Some(&signals), &id).map(|()| None)
     } else {
         start_attached(connection, context, &signals, &id, interactive.stdin).map(Some)
     };
@@ -73,8 +69,7 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
     interactive.session(context, &signals, &reply, proxy, stream)
 }
 
-/// Attaches to a new container and starts it. If the daemon restarts before it answers, the
-/// container's state says whether it was started.
+/// Attaches to a new container and starts it.
 fn start_attached(
     connection: Connection,
     context: &Context,
@@ -87,6 +82,22 @@ fn start_attached(
     parameters.start = true;
     // It never ran: its log begins with its first byte.
     (parameters.stdout_offset, parameters.stderr_offset) = (Some(0), Some(0));
+    attach_started(connection, context, signals, parameters)
+}
+
+/// Attaches to a container and starts it. If the daemon restarts before it answers, the container's
+/// state says whether it was started.
+///
+/// # Errors
+/// Those of Attach; a daemon that does not come back; a signal.
+pub fn attach_started(
+    connection: Connection,
+    context: &Context,
+    signals: &Rc<Signals>,
+    mut parameters: AttachParams,
+) -> Result<(AttachReply, Upgraded), Error> {
+    let begun_ns = super::start::now_ns();
+    let id = parameters.id.clone();
     let mut result = connection.upgrade(methods::ATTACH, &parameters, None);
     let mut backoff = Backoff::default();
     while result.as_ref().is_err_and(Error::is_lost) {
@@ -98,11 +109,11 @@ fn start_attached(
         let limit = Some(backoff.left(Instant::now()));
         result = match connection.call_within::<_, InspectReply>(
             methods::INSPECT,
-            &ContainerId { id: id.to_owned() },
+            &ContainerId { id: id.clone() },
             limit,
         ) {
             Ok(reply) => {
-                parameters.start = reply.container.summary.state == ContainerState::Created;
+                parameters.start = !has_started(&reply.container.summary, begun_ns);
                 connection.upgrade(methods::ATTACH, &parameters, None)
             }
             Err(error) => Err(error),

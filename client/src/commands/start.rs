@@ -1,15 +1,18 @@
 //! `rc start`.
 
 use std::rc::Rc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clap::ArgAction;
 use rcd_proto::types::Empty;
-use rcd_proto::types::container::{AttachReply, ContainerId, InspectReply};
+use rcd_proto::types::container::{ContainerId, ContainerState, ContainerSummary, InspectReply};
 
 use super::run::{Interactive, attach_parameters};
 use crate::attach::detach;
 use crate::cli::Context;
+use crate::connection::Connection;
 use crate::error::Error;
+use crate::resume::Backoff;
 use crate::signals::Signals;
 use crate::{methods, terminal, text};
 
@@ -44,16 +47,59 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
         return start_attached(&arguments, context, container);
     }
     super::for_each(&arguments.containers, |id| {
-        let result = context
-            .address
-            .connect()?
-            .call_patiently(methods::START, &ContainerId { id: id.to_owned() });
-        match result {
-            // As in Docker, that it runs already is what was asked for.
-            Err(error) if matches!(error.api(), Some(rcd_proto::Error::AlreadyRunning { .. })) => {}
-            result => result.map(|Empty {}| ())?,
-        }
+        start(context, context.address.connect()?, None, id)?;
         text::print_line(id)
+    })
+}
+
+/// Starts a container. If the daemon restarts before it answers, the container's state says whether
+/// it was started.
+///
+/// # Errors
+/// Those of Start; a daemon that does not come back; a signal.
+pub fn start(
+    context: &Context,
+    mut connection: Connection,
+    signals: Option<&Rc<Signals>>,
+    id: &str,
+) -> Result<(), Error> {
+    let begun_ns = now_ns();
+    let id = ContainerId { id: id.to_owned() };
+    let mut result = connection.call_patiently(methods::START, &id);
+    let mut backoff = Backoff::default();
+    while result.as_ref().is_err_and(Error::is_lost) {
+        let what = "the container may have been started";
+        let mut connection = backoff.reconnect(&context.address, signals, what)?;
+        let limit = Some(backoff.left(Instant::now()));
+        result = match connection.call_within::<_, InspectReply>(methods::INSPECT, &id, limit) {
+            Ok(reply) if has_started(&reply.container.summary, begun_ns) => Ok(Empty {}),
+            Ok(_) => connection.call_patiently(methods::START, &id),
+            Err(error) => Err(error),
+        };
+    }
+    match result {
+        // As in Docker, that it runs already is what was asked for.
+        Err(error) if matches!(error.api(), Some(rcd_proto::Error::AlreadyRunning { .. })) => {
+            Ok(())
+        }
+        result => result.map(|Empty {}| ()),
+    }
+}
+
+/// Whether a container runs, or has run since a moment.
+pub fn has_started(summary: &ContainerSummary, since_ns: i64) -> bool {
+    match summary.state {
+        ContainerState::Created => false,
+        ContainerState::Exited => summary.started_at_ns.is_some_and(|at| at >= since_ns),
+        _ => true,
+    }
+}
+
+/// Nanoseconds since the epoch.
+pub fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
     })
 }
 
@@ -77,7 +123,6 @@ fn start_attached(arguments: &Arguments, context: &Context, container: &str) -> 
     let mut parameters = attach_parameters(&detail.summary.id, stdin, size);
     parameters.start = true;
     let connection = context.address.connect_with(&signals)?;
-    let (reply, stream) =
-        connection.upgrade::<_, AttachReply>(methods::ATTACH, &parameters, None)?;
+    let (reply, stream) = super::run::attach_started(connection, context, &signals, parameters)?;
     interactive.session(context, &signals, &reply, arguments.sig_proxy, stream)
 }
