@@ -12,6 +12,9 @@
     reason = "all of this is a test, which clippy sees only in functions marked so"
 )]
 
+#[path = "start/confinement.rs"]
+mod confinement;
+
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -167,6 +170,8 @@ struct World {
 impl World {
     async fn cases(&mut self) {
         self.output_and_defaults().await;
+        self.system_calls().await;
+        self.own_cgroup().await;
         self.failures().await;
         self.terminal().await;
         self.host_network().await;
