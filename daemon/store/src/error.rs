@@ -70,9 +70,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// The index failed.
-    #[error("cannot {action} the index {}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     Index {
-        /// What was tried, as a verb.
+        /// What was tried, as a verb: `open the index`.
         action: &'static str,
         /// Directory of the index.
         path: PathBuf,
@@ -195,6 +195,21 @@ pub enum Error {
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Whether the file system, or the user's quota of it, is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let source = match self {
+            Self::Io { source, .. } | Self::Apply { source, .. } => source,
+            _ => return false,
+        };
+        matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
+}
 
 /// Makes an [`Error::Io`] of the error of `action` on `path`.
 pub(crate) fn io_error<E: Into<io::Error>>(

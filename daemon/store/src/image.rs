@@ -1,9 +1,11 @@
 //! `images/<id hex>.json`: one file an image, its record. The files decide; rows follow them.
 
+use std::fs;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use crate::disk::{self, Sync};
-use crate::error::Result;
+use crate::error::{Result, io_error};
 use crate::record::ImageRecord;
 use crate::root::Root;
 use crate::{digest, envelope};
@@ -31,6 +33,14 @@ pub(crate) fn read(root: &Root, id: &str) -> Result<Option<ImageRecord>> {
     disk::read_file(&path)?
         .map(|bytes| envelope::decode(&bytes, &what))
         .transpose()
+}
+
+/// When an image's file was written.
+pub(crate) fn modified(root: &Root, id: &str) -> Result<SystemTime> {
+    let path = path(root, id)?;
+    fs::metadata(&path)
+        .and_then(|found| found.modified())
+        .map_err(io_error("look at", path))
 }
 
 /// Ids of the images that have a file.

@@ -173,7 +173,7 @@ impl Store {
         if thrown && durability == Durability::Synced {
             disk::sync_dir(&root.folder(container::FOLDER))?;
         }
-        self.0.index.remove(Table::Containers, id, durability)
+        unless_full(self.0.index.remove(Table::Containers, id, durability))
     }
 
     /// Adds or replaces an image, on disk at return. Its layers must be there.
@@ -189,9 +189,10 @@ impl Store {
         failpoint::reach("image.adopted");
         let row = image::write(&inner.root, record)?;
         failpoint::reach("image.written");
-        inner
+        let put = inner
             .index
-            .put(Table::Images, &record.id, &row, Durability::Synced)?;
+            .put(Table::Images, &record.id, &row, Durability::Synced);
+        unless_full(put)?;
         inner.fresh.settle(&record.diff_ids);
         Ok(())
     }
@@ -204,7 +205,7 @@ impl Store {
     pub fn remove_image(&self, id: &str) -> Result<()> {
         image::remove(&self.0.root, id)?;
         failpoint::reach("image.unlinked");
-        self.0.index.remove(Table::Images, id, Durability::Synced)
+        unless_full(self.0.index.remove(Table::Images, id, Durability::Synced))
     }
 
     /// The paths of a container, whether they exist or not.
@@ -298,5 +299,17 @@ impl Store {
     /// If something cannot be deleted; the rest is left for another time.
     pub fn empty_trash(&self) -> Result<()> {
         trash::empty(&self.0.root, &self.0.emptying)
+    }
+}
+
+/// Lets a change of a row pass that failed because the disk is full, where the files have decided
+/// already and the next open makes the row follow them: a removal must be possible then.
+fn unless_full(changed: Result<()>) -> Result<()> {
+    match changed {
+        Err(error) if error.is_full() => {
+            tracing::warn!(%error, "the disk is full: the index is put right at the next start");
+            Ok(())
+        }
+        result => result,
     }
 }

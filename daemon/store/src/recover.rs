@@ -9,6 +9,7 @@
 //! | row, no `config.json` | killed within a creation | file made |
 //! | image file and row that differ | killed within a change | row made from the file |
 //! | image row, no file | killed within a removal | row removed |
+//! | reference of two images | killed while it moved | the image recorded last has it |
 //!
 //! A record of a newer schema stops all this before anything is changed.
 
@@ -63,7 +64,8 @@ pub(crate) fn reconcile(root: &Root, index: &dyn Index, report: &mut OpenReport)
     // Both are read whole before the first change.
     let containers = read_rows::<ContainerRecord>(index, Table::Containers, report)?;
     let images = read_rows::<ImageRecord>(index, Table::Images, report)?;
-    let (configs, files) = (read_configs(root, report)?, read_images(root, report)?);
+    let (configs, mut files) = (read_configs(root, report)?, read_images(root, report)?);
+    settle_references(root, &mut files)?;
     reconcile_containers(root, index, containers, configs, report)?;
     reconcile_images(root, index, images, files, report)?;
     index.sync()
@@ -184,6 +186,36 @@ fn ended(record: ContainerRecord) -> ContainerRecord {
         error: None,
     };
     ContainerRecord { status, ..record }
+}
+
+/// Leaves each reference to the one image whose file was written last: a reference moves by being
+/// given to the new image first.
+fn settle_references(root: &Root, files: &mut Rows<ImageRecord>) -> Result<()> {
+    let mut owners: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (id, file) in files.iter() {
+        for reference in file.iter().flat_map(|file| &file.references) {
+            owners
+                .entry(reference.clone())
+                .or_default()
+                .push(id.clone());
+        }
+    }
+    for (reference, ids) in owners.into_iter().filter(|(_, ids)| ids.len() > 1) {
+        let mut dated = Vec::new();
+        for id in ids {
+            dated.push((image::modified(root, &id)?, id));
+        }
+        dated.sort();
+        dated.pop();
+        for (_, loser) in dated {
+            let Some(Some(file)) = files.get_mut(&loser) else {
+                continue;
+            };
+            file.references.retain(|other| *other != reference);
+            image::write(root, file)?;
+        }
+    }
+    Ok(())
 }
 
 fn reconcile_images(
