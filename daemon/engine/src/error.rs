@@ -130,13 +130,12 @@ pub enum Error {
         references: Vec<String>,
     },
     /// Not a reference.
-    #[error("not an image reference: {reference:?}")]
+    #[error("{reason}")]
     InvalidReference {
         /// As given.
         reference: String,
-        /// Why.
-        #[source]
-        source: Box<rcd_registry::Error>,
+        /// What is wrong with it, naming it.
+        reason: String,
     },
     /// An image could not be fetched.
     #[error("cannot pull {reference}")]
@@ -250,8 +249,12 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let why = cause.to_string();
+        // Some libraries print their source too, which then says nothing new.
+        if !text.ends_with(&why) {
+            text.push_str(": ");
+            text.push_str(&why);
+        }
         source = cause.source();
     }
     text

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use files::Files;
+use files::{Files, LIMITS, Limits};
 
 pub(crate) use pump::{Sources, pump};
 pub use reader::{Chunk, Position, Reader};
@@ -59,6 +59,7 @@ struct Progress {
 #[derive(Debug)]
 pub(crate) struct Log {
     dir: PathBuf,
+    limits: Limits,
     files: Mutex<Option<Arc<Files>>>,
     progress: watch::Sender<Progress>,
 }
@@ -66,8 +67,13 @@ pub(crate) struct Log {
 impl Log {
     /// The log in `dir`. Touches no file.
     pub(crate) fn new(dir: PathBuf) -> Arc<Log> {
+        Log::with_limits(dir, LIMITS)
+    }
+
+    fn with_limits(dir: PathBuf, limits: Limits) -> Arc<Log> {
         Arc::new(Log {
             dir,
+            limits,
             files: Mutex::new(None),
             progress: watch::Sender::new(Progress::default()),
         })
@@ -87,7 +93,7 @@ impl Log {
         if let Some(files) = self.opened() {
             return Ok(Some(files));
         }
-        match Files::open(&self.dir)? {
+        match Files::open(&self.dir, self.limits)? {
             Some(files) => Ok(Some(self.remember(files))),
             None => Ok(None),
         }
@@ -97,7 +103,7 @@ impl Log {
     fn files(&self) -> std::io::Result<Arc<Files>> {
         match self.existing_files()? {
             Some(files) => Ok(files),
-            None => Ok(self.remember(Files::create(&self.dir)?)),
+            None => Ok(self.remember(Files::create(&self.dir, self.limits)?)),
         }
     }
 

@@ -101,7 +101,7 @@ fn full_reference(reference: &str) -> Result<String> {
         .parse::<Reference>()
         .map_err(|source| Error::InvalidReference {
             reference: reference.to_owned(),
-            source: Box::new(source),
+            reason: crate::error::chain(&source),
         })?;
     match parsed.digest() {
         None => Ok(parsed.to_string()),

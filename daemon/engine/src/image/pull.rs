@@ -100,7 +100,7 @@ impl Engine {
             .parse::<Reference>()
             .map_err(|source| Error::InvalidReference {
                 reference: reference.to_owned(),
-                source: Box::new(source),
+                reason: crate::error::chain(&source),
             })?;
         let platform = platform
             .map(str::parse::<Platform>)

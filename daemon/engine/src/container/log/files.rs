@@ -3,6 +3,10 @@
 //! All access is at explicit offsets (`pread`, `pwrite`, `splice`), so one description serves the
 //! pump and every reader. Only the pump appends; the ends it has reached are atomics for the
 //! readers. An append publishes its record after its bytes are in place.
+//!
+//! A log keeps the last bytes of each stream and the last records, within [`LIMITS`]. What is
+//! older is punched out of the files, so that offsets stay what they are, and readers begin behind
+//! the hole. Where a hole begins follows from the file's length alone; nothing else is on record.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use nix::fcntl::{SpliceFFlags, splice};
+use nix::fcntl::{FallocateFlags, SpliceFFlags, fallocate, splice};
 
 use super::Stream;
 
@@ -23,6 +27,33 @@ const RECORD_BYTES: usize = 24;
 /// The most bytes moved by one append, so that both streams get their turn. A pipe holds 64 KiB
 /// unless enlarged.
 const APPEND_BYTES_MAX: usize = 1 << 20;
+
+/// How much of a log is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Bytes of each stream.
+    pub(super) stream_bytes: u64,
+    /// Holes grow in steps, so that most appends punch none.
+    pub(super) stream_bytes_step: u64,
+    /// Records of both streams.
+    pub(super) records: u64,
+    /// The same for the index.
+    pub(super) records_step: u64,
+}
+
+/// What every log is kept to: 256 MiB a stream, and an index of 96 MiB, which is enough for pieces
+/// of 128 bytes.
+pub(super) const LIMITS: Limits = Limits {
+    stream_bytes: 256 << 20,
+    stream_bytes_step: 16 << 20,
+    records: 4 << 20,
+    records_step: 256 << 10,
+};
+
+/// What is kept of something that has come to `end`, at most `max` and a `step`: where it begins.
+const fn kept_from(end: u64, max: u64, step: u64) -> u64 {
+    end.saturating_sub(max) / step * step
+}
 
 /// One piece of output: where it is and when it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,29 +118,30 @@ pub(super) struct Files {
     stderr: Data,
     index: File,
     records: AtomicU64,
+    limits: Limits,
 }
 
 impl Files {
     /// Makes the files of an empty log.
-    pub(super) fn create(dir: &Path) -> io::Result<Files> {
+    pub(super) fn create(dir: &Path, limits: Limits) -> io::Result<Files> {
         match std::fs::create_dir(dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
             _ => {}
         }
-        Files::with(dir, true)
+        Files::with(dir, true, limits)
     }
 
     /// Opens the files of a log and mends what a crash left: a torn last record, and bytes that no
     /// record covers. None if nothing was ever written.
-    pub(super) fn open(dir: &Path) -> io::Result<Option<Files>> {
-        match Files::with(dir, false) {
+    pub(super) fn open(dir: &Path, limits: Limits) -> io::Result<Option<Files>> {
+        match Files::with(dir, false, limits) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
             Ok(files) => files.mend().map(Some),
         }
     }
 
-    fn with(dir: &Path, create: bool) -> io::Result<Files> {
+    fn with(dir: &Path, create: bool, limits: Limits) -> io::Result<Files> {
         let open = |name: &str, create: bool| {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(create).mode(0o600);
@@ -136,6 +168,7 @@ impl Files {
             stderr,
             index,
             records: AtomicU64::new(0),
+            limits,
         })
     }
 
@@ -157,19 +190,24 @@ impl Files {
         Ok(self)
     }
 
-    /// End of the last record of `stream`.
+    /// End of the last record of `stream`. If none is kept although some were punched out, its
+    /// bytes had records too: then the file's own end.
     fn last_end(&self, stream: Stream, records: u64) -> io::Result<u64> {
         const BATCH: u64 = 256;
+        let first = self.first_record();
         let mut upper = records;
-        while upper > 0 {
-            let lower = upper.saturating_sub(BATCH);
+        while upper > first {
+            let lower = upper.saturating_sub(BATCH).max(first);
             let batch = self.records(lower, (upper - lower) as usize)?;
             if let Some(last) = batch.iter().rev().find(|r| r.stream == stream) {
                 return Ok(last.end());
             }
             upper = lower;
         }
-        Ok(0)
+        match first {
+            0 => Ok(0),
+            _ => Ok(self.data(stream).file.metadata()?.len()),
+        }
     }
 
     fn data(&self, stream: Stream) -> &Data {
@@ -187,6 +225,24 @@ impl Files {
     /// Bytes of `stream` published.
     pub(super) fn end(&self, stream: Stream) -> u64 {
         self.data(stream).end.load(Ordering::Acquire)
+    }
+
+    /// Number of the first record that is kept.
+    pub(super) fn first_record(&self) -> u64 {
+        kept_from(
+            self.record_count(),
+            self.limits.records,
+            self.limits.records_step,
+        )
+    }
+
+    /// Offset of the first byte of `stream` that is kept.
+    pub(super) fn begin(&self, stream: Stream) -> u64 {
+        kept_from(
+            self.end(stream),
+            self.limits.stream_bytes,
+            self.limits.stream_bytes_step,
+        )
     }
 
     /// Up to `count` records from number `first` on.
@@ -237,9 +293,25 @@ impl Files {
         let number = self.record_count();
         self.index
             .write_all_at(&record.encode(), number * RECORD_BYTES as u64)?;
+        let kept = (self.begin(stream), self.first_record());
         data.end.store(record.end(), Ordering::Release);
         self.records.store(number + 1, Ordering::Release);
+        if self.begin(stream) > kept.0 {
+            punch(&data.file, self.begin(stream));
+        }
+        if self.first_record() > kept.1 {
+            punch(&self.index, self.first_record() * RECORD_BYTES as u64);
+        }
         Ok(())
+    }
+}
+
+/// Gives the space before `end` back. A file system that cannot keeps it: the log is then larger
+/// than it need be, which is no reason to stop the container.
+fn punch(file: &File, end: u64) {
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    if let Err(error) = fallocate(file, flags, 0, end as i64) {
+        tracing::debug!(%error, "cannot shorten a log");
     }
 }
 

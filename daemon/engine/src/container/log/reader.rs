@@ -132,6 +132,7 @@ fn read_chunk(log: &Log, mut cursor: Cursor) -> io::Result<Option<(Chunk, Cursor
         return Ok(None);
     };
     loop {
+        cursor.record = cursor.record.max(files.first_record());
         let records = files.records(cursor.record, RECORDS_BATCH)?;
         if records.is_empty() {
             return Ok(None);
@@ -146,7 +147,8 @@ fn read_chunk(log: &Log, mut cursor: Cursor) -> io::Result<Option<(Chunk, Cursor
 fn gather(files: &Files, records: &[Record], cursor: &mut Cursor) -> io::Result<Option<Chunk>> {
     let mut piece: Option<(Stream, u64, u64, u64)> = None;
     for record in records {
-        let begin = record.offset.max(*cursor.of(record.stream));
+        let wanted = *cursor.of(record.stream);
+        let begin = record.offset.max(wanted).max(files.begin(record.stream));
         if begin >= record.end() {
             cursor.record += 1;
             continue;
@@ -170,6 +172,10 @@ fn gather(files: &Files, records: &[Record], cursor: &mut Cursor) -> io::Result<
     };
     let mut bytes = vec![0; (to - from) as usize];
     files.read(stream, from, &mut bytes)?;
+    // A reader so far behind that the writer has thrown away what it was reading.
+    if files.begin(stream) > from {
+        return Ok(None);
+    }
     Ok(Some(Chunk {
         stream,
         at_ns,
@@ -208,7 +214,7 @@ fn first_record_past(files: &Files, mut wanted: Cursor, records: u64) -> io::Res
         return Ok(records);
     }
     let mut upper = records;
-    while upper > 0 {
+    while upper > files.first_record() {
         let lower = upper.saturating_sub(RECORDS_BATCH as u64);
         for record in files.records(lower, (upper - lower) as usize)?.iter().rev() {
             let before = record.end() <= *wanted.of(record.stream);
@@ -233,7 +239,7 @@ fn locate_tail(files: &Files, end: Cursor, lines: u64) -> io::Result<Cursor> {
     let mut cursor = end;
     let mut newlines = 0;
     let mut at_end = true;
-    while cursor.record > 0 {
+    while cursor.record > files.first_record() {
         let Some(record) = files.records(cursor.record - 1, 1)?.first().copied() else {
             break;
         };

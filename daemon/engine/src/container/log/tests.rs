@@ -181,3 +181,45 @@ async fn output_larger_than_a_chunk_is_neither_lost_nor_doubled() {
     pumping.await.unwrap().unwrap();
     assert!(read == data);
 }
+
+#[tokio::test]
+async fn an_old_log_is_shortened_from_its_beginning_and_keeps_its_offsets() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        stream_bytes: 64 << 10,
+        stream_bytes_step: 16 << 10,
+        records: 40,
+        records_step: 8,
+    };
+    let path = dir.path().join("log");
+    let log = Log::with_limits(path.clone(), limits);
+    append(&log, Stream::Stderr, b"an early word");
+    let page = |number: u8| vec![b'a' + number % 26; 4096];
+    for number in 0..40_u8 {
+        append(&log, Stream::Stdout, &page(number));
+    }
+    let expected: Vec<u8> = (24..40).flat_map(page).collect();
+    let successor = Log::with_limits(path, limits);
+    for log in [&log, &successor] {
+        let mut reader = Reader::new(Arc::clone(log), Position::Start).await.unwrap();
+        let mut read = Vec::new();
+        while let Some(chunk) = reader.next(false).await.unwrap() {
+            if chunk.stream == Stream::Stdout {
+                read.extend_from_slice(&chunk.bytes);
+            }
+        }
+        assert!(read == expected, "{} bytes", read.len());
+        assert_eq!(reader.offsets(), (40 * 4096, 13));
+    }
+    let kept = std::os::unix::fs::MetadataExt::blocks(
+        &std::fs::metadata(dir.path().join("log/stdout")).unwrap(),
+    );
+    assert!(kept * 512 <= 96 << 10, "{kept} blocks");
+
+    // Every record of stderr is gone now; what it wrote must not come back as new.
+    for _ in 0..60 {
+        append(&successor, Stream::Stdout, b"x");
+    }
+    let third = Log::with_limits(dir.path().join("log"), limits);
+    assert!(!read_all(&third, Position::Start).await.contains('!'));
+}
