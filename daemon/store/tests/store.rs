@@ -217,3 +217,20 @@ fn blobs_are_verified_both_ways() {
     ));
     assert!(fixture.store.put_blob("sha256:../../x", b"blob").is_err());
 }
+
+#[test]
+fn a_reference_that_two_images_claim_is_the_later_ones() {
+    let (fixture, diff_id) = filled();
+    let old = image(&diff_id);
+    let mut new = old.clone();
+    new.id = digest(b"another");
+    new.references.truncate(1);
+    let moved = new.references[0].clone();
+    // File times have the grain of the kernel's clock tick.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fixture.store.put_image(&new).unwrap();
+    let (_dir, opened) = reopen(fixture, |_| {});
+    for record in opened.unwrap().0.images().unwrap() {
+        assert_eq!(record.references.contains(&moved), record.id == new.id);
+    }
+}
