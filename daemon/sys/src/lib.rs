@@ -5,11 +5,11 @@
 //! close-on-exec. A wrapper decides nothing, retries nothing and names no container: it reports the
 //! kernel's answer as an [`Errno`], and the caller says what it was for.
 
-pub mod fd;
 pub mod clone;
 pub mod creds;
 pub mod error;
 pub mod failpoint;
+pub mod fd;
 pub mod memfd;
 pub mod mount;
 pub mod netns;
