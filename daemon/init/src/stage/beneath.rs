@@ -152,8 +152,9 @@ mod tests {
 
     impl Tree {
         fn new(name: &str) -> (Self, Root) {
-            let dir =
-                std::env::temp_dir().join(format!("rcd-beneath-{}-{name}", std::process::id()));
+            // The kernel names a place without the links that may lead to it.
+            let temporary = std::env::temp_dir().canonicalize().unwrap();
+            let dir = temporary.join(format!("rcd-beneath-{}-{name}", std::process::id()));
             fs::create_dir_all(dir.join("etc")).unwrap();
             fs::create_dir_all(dir.join("deep/er")).unwrap();
             symlink("../run/resolve/stub", dir.join("etc/resolv.conf")).unwrap();
