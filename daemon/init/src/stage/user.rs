@@ -95,8 +95,8 @@ fn passwd_entries(text: &str) -> impl Iterator<Item = Passwd<'_>> {
     text.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
-        let uid = fields.nth(1)?.parse().ok()?;
-        let gid = fields.next()?.parse().ok()?;
+        let uid = id(fields.nth(1)?)?;
+        let gid = id(fields.next()?)?;
         let home = fields.nth(1).unwrap_or_default();
         Some(Passwd {
             name,
@@ -111,7 +111,7 @@ fn group_entries(text: &str) -> impl Iterator<Item = Group<'_>> {
     text.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
-        let gid = fields.nth(1)?.parse().ok()?;
+        let gid = id(fields.nth(1)?)?;
         Some(Group {
             name,
             gid,
@@ -163,15 +163,20 @@ fn number(name: &str) -> Result<Option<u32>> {
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(None);
     }
-    // -1 is no id: the kernel's calls read it as "leave unchanged".
-    match name.parse() {
-        Ok(id) if id != u32::MAX => Ok(Some(id)),
-        _ => Err(refuse(
+    match id(name) {
+        Some(id) => Ok(Some(id)),
+        None => Err(refuse(
             Step::User,
             name,
             "an id is a number from 0 to 4294967294",
         )),
     }
+}
+
+/// An id written out. -1 is none: the kernel's calls read it as "leave unchanged", so that an entry
+/// of 4294967295 would leave the process root.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 fn group_id(group: &str, name: &str) -> Result<u32> {
@@ -210,9 +215,9 @@ mod tests {
         # no entry\n+::::::\nbroken:x:abc:0::/:\n\
         app:x:1000:1001:App:/srv/app:/bin/sh\n\
         7:x:70:71::/seven:\n\
-        bare:x:5:6\n";
+        bare:x:5:6\nminus:x:4294967295:0::/:\nnogroup:x:6:4294967295::/:\n";
     const GROUP: &str = "root:x:0:\nwheel:x:10:root,app\napp:x:1001:\naudio:x:63:app,root\n\
-        8:x:80:\ndup:x:10:app\n";
+        8:x:80:\nminus:x:4294967295:app\ndup:x:10:app\n";
 
     fn check(
         user: &str,
@@ -267,6 +272,9 @@ mod tests {
         check("app:staff", &[], Err("staff"));
         check("app", &["staff"], Err("staff"));
         check("broken", &[], Err("broken"));
+        check("minus", &[], Err("minus"));
+        check("nogroup", &[], Err("nogroup"));
+        check("app:minus", &[], Err("minus"));
         check("4294967295", &[], Err("4294967295"));
         check("99999999999", &[], Err("99999999999"));
         check("-1", &[], Err("-1"));
