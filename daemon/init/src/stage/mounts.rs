@@ -124,10 +124,7 @@ fn explain(fstype: &str, errno: Errno) -> String {
             "the kernel refuses a new sysfs where the host's own /sys is partly covered by other \
              mounts, or where the network namespace is not the container's own"
         }
-        ("cgroup2", Errno::EPERM) => {
-            "the kernel refuses cgroup2 where the host's own /sys/fs/cgroup is partly covered by \
-             other mounts, or without a cgroup namespace of the container's own"
-        }
+        ("cgroup2", Errno::EPERM) => "a cgroup namespace of the container's own is needed",
         ("mqueue", Errno::EPERM) => "an ipc namespace of the container's own is needed",
         ("devpts" | "tmpfs", Errno::EINVAL) => {
             "an option is unknown or names an id that the user namespace does not map"
