@@ -60,6 +60,8 @@ pub(super) fn start(options: &Options) -> Result<Parts, Error> {
     let _ = nix::sys::prctl::set_name(c"rcd-init");
     let (mount_point, lock) = claim(&options.socket)?;
     let log = Log::open(options.log.as_deref())?;
+    // Whatever directory it was started in can be unmounted, and no child begins in one of the host's.
+    nix::unistd::chdir("/").map_err(Error::call("change to the root directory"))?;
     let cgroup = cgroup::delegated();
     let signals = arrange_signals()?;
     let nofile = raise_descriptor_limit()?;
