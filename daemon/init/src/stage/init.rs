@@ -44,7 +44,8 @@ pub(super) fn run(child: &mut Child, plan: &InitPlan) -> Result<Infallible> {
     if let Some(name) = &plan.hostname {
         sethostname(name).at(Step::Hostname, name)?;
     }
-    process::start(&root, &plan.process, child.streams(terminal))
+    let streams = child.streams(terminal);
+    process::start(&root, &plan.process, streams, &child.status)
 }
 
 fn make_root(plan: &InitPlan, mount_point: &Path) -> Result<Root> {

@@ -169,7 +169,8 @@ fn run_exec(child: &mut Child, plan: &ProcessPlan) -> Result<Infallible> {
         None => None,
     };
     process::make_working_directory(&root, plan)?;
-    process::start(&root, plan, child.streams(terminal))
+    let streams = child.streams(terminal);
+    process::start(&root, plan, streams, &child.status)
 }
 
 /// Through the host's procfs, which can be trusted.

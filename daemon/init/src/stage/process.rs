@@ -7,14 +7,17 @@
 //! prctl, execve and, for a failure, what reports it.
 
 use std::convert::Infallible;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::fstat;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, fchown};
 use rcd_sys::openat2::working_directory;
-use rcd_sys::{creds, pty, seccomp};
+use rcd_sys::{creds, pty, scm, seccomp};
 
 use super::beneath::{Missing, Root};
 use super::devices::is_device;
@@ -40,6 +43,9 @@ const SYS_ADMIN: u64 = 1 << 21;
 /// The last descriptor that the program inherits.
 const STDERR: i32 = 2;
 
+/// How much of an id map is read: the kernel takes at most a page of text.
+const MAP_BYTES_MAX: u64 = 4096;
+
 /// How many descriptors the program inherits: 0, 1, 2.
 const INHERITED: u32 = 3;
 
@@ -54,8 +60,13 @@ pub(super) fn make_working_directory(root: &Root, plan: &ProcessPlan) -> Result<
         .map(drop)
 }
 
-/// Becomes the program. `root` is the process's `/`.
-pub(super) fn start(root: &Root, plan: &ProcessPlan, streams: Streams) -> Result<Infallible> {
+/// Becomes the program. `root` is the process's `/`, `status` its socket to the holder.
+pub(super) fn start(
+    root: &Root,
+    plan: &ProcessPlan,
+    streams: Streams,
+    status: &OwnedFd,
+) -> Result<Infallible> {
     let identity = user::look_up(root, &plan.user, &plan.groups)?;
     let program = Program::new(&plan.argv, &plan.env, &identity.home)?;
     plan.rlimits.iter().try_for_each(set_limit)?;
@@ -66,10 +77,11 @@ pub(super) fn start(root: &Root, plan: &ProcessPlan, streams: Streams) -> Result
     if plan.no_new_privs {
         creds::set_no_new_privs().at(Step::Capabilities, "no_new_privs")?;
     }
-    become_user(&identity)?;
+    become_user(root, &identity)?;
     // The kernel forgets it where ids change (commit_creds). Without it nothing is lost but that
     // the container would outlive a holder that is killed, so its failure stops nothing.
     let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    require_holder(status)?;
     match early {
         // As runc: a directory that root may not enter (NFS) may be open to the user.
         Err(failure) if failure.errno == Errno::EACCES as i32 => {
@@ -80,6 +92,14 @@ pub(super) fn start(root: &Root, plan: &ProcessPlan, streams: Streams) -> Result
     rcd_sys::process::close_on_exec_from(INHERITED).at(Step::Exec, "open descriptors")?;
     restrict(plan, &identity)?;
     program.execute()
+}
+
+/// A holder that has ended before the signal was asked for sends none (prctl(2), `PR_SET_PDEATHSIG`).
+fn require_holder(status: &OwnedFd) -> Result<()> {
+    match scm::receive(status.as_fd(), &mut [0; 1], false) {
+        Err(Errno::EAGAIN) => Ok(()),
+        _ => Err(refuse(Step::Exec, "", "the holder has ended")),
+    }
 }
 
 fn set_limit(limit: &Rlimit) -> Result<()> {
@@ -222,7 +242,7 @@ fn enter_working_directory(root: &Root, cwd: &str) -> Result<()> {
         .map(drop)
 }
 
-fn become_user(identity: &Identity) -> Result<()> {
+fn become_user(root: &Root, identity: &Identity) -> Result<()> {
     let Identity {
         uid, gid, groups, ..
     } = identity;
@@ -236,8 +256,8 @@ fn become_user(identity: &Identity) -> Result<()> {
             Errno::EINVAL => format!(
                 "an id of {uid}:{gid} or its groups {groups:?} is not mapped in the user namespace: \
                  users {}; groups {}",
-                mapped("/proc/self/uid_map"),
-                mapped("/proc/self/gid_map")
+                mapped(root, "/proc/self/uid_map"),
+                mapped(root, "/proc/self/gid_map")
             ),
             Errno::EPERM => "this user namespace denies setgroups: it was made without \
                 newgidmap and a range of subordinate ids"
@@ -247,13 +267,29 @@ fn become_user(identity: &Identity) -> Result<()> {
     )
 }
 
-/// The ranges of an id map in words; only for a message.
-fn mapped(path: &str) -> String {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let ranges = text.lines().filter_map(|line| {
+/// The ranges of an id map in words; only for a message. The path is the container's, which may
+/// have put a pipe without an end there: what is no procfs is not read.
+fn mapped(root: &Root, path: &str) -> String {
+    let mut text = String::new();
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    if let Ok(map) = root.open(path, flags)
+        && fstatfs(&map).is_ok_and(|place| place.filesystem_type() == PROC_SUPER_MAGIC)
+    {
+        // What was read before an error is good enough for a message.
+        let _ = File::from(map)
+            .take(MAP_BYTES_MAX)
+            .read_to_string(&mut text);
+    }
+    ranges(&text)
+}
+
+/// Lines `inside outside count` of an id map (user_namespaces(7)) as ranges of the ids inside.
+fn ranges(map: &str) -> String {
+    let ranges = map.lines().filter_map(|line| {
         let mut fields = line.split_whitespace().map(str::parse::<u64>);
         let (first, count) = (fields.next()?.ok()?, fields.nth(1)?.ok()?);
-        Some(format!("{first} to {}", first + count.checked_sub(1)?))
+        let last = first.checked_add(count.checked_sub(1)?)?;
+        Some(format!("{first} to {last}"))
     });
     ranges.collect::<Vec<_>>().join(", ")
 }
@@ -301,6 +337,14 @@ fn effective_sets(asked: &Capabilities, uid: u32) -> Capabilities {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_map_is_put_into_words_and_nonsense_passed_over() {
+        let map = "         0       1500          1\n         1     300000      65536\n";
+        assert_eq!(ranges(map), "0 to 0, 1 to 65536");
+        let nonsense = "18446744073709551615 0 2\n1 2\nx y z\n3 0 0\n5 0 2";
+        assert_eq!(ranges(nonsense), "5 to 6");
+    }
 
     #[test]
     fn an_ordinary_user_has_ambient_capabilities_only() {

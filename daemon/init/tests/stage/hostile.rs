@@ -159,6 +159,24 @@ fn limits_settings_layers_and_filters_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn an_image_that_plays_procfs_cannot_hold_an_error_up() {
+    let Some(mut stage) = Stage::new("false-proc") else {
+        return;
+    };
+    // Reading it would wait for a writer that never comes.
+    fs::create_dir_all(stage.lower("proc/self")).unwrap();
+    nix::unistd::mkfifo(
+        &stage.lower("proc/self/uid_map"),
+        nix::sys::stat::Mode::S_IRWXU,
+    )
+    .unwrap();
+    stage.init.mounts.retain(|mount| mount.target != "/proc");
+    stage.init.sysctls.clear();
+    stage.init.process.user = "4000000000".into();
+    assert!(stage.fails(Step::User).detail.contains("users ;"));
+}
+
+#[test]
 fn a_plan_that_is_no_plan_ends_the_child_alone() {
     let Some(mut stage) = Stage::new("garbage") else {
         return;
