@@ -118,10 +118,8 @@ pub enum Error {
     #[error("cannot join the holder")]
     Join(#[source] rcd_runtime::Error),
     /// The store cannot be opened.
-    #[error("cannot open the store {}", path.display())]
+    #[error("cannot open the store")]
     Store {
-        /// Its directory.
-        path: PathBuf,
         /// Why.
         #[source]
         source: Box<rcd_store::Error>,
@@ -139,12 +137,5 @@ pub enum Error {
 
 /// An error and its causes, joined by colons.
 pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(source.to_string().trim_end());
-        cause = source.source();
-    }
-    text
+    rcd_engine::chain(error)
 }

@@ -17,3 +17,4 @@ pub mod holder;
 pub mod logging;
 pub mod paths;
 pub mod supervisor;
+pub mod systemd;

@@ -148,7 +148,6 @@ async fn start_engine(paths: &Paths, config: Config, joined: Joined) -> Result<E
     let opened = tokio::task::spawn_blocking(move || Store::open(&root)).await;
     let opened = opened.map_err(|error| Error::Runtime(error.into()))?;
     let (store, report) = opened.map_err(|source| Error::Store {
-        path: paths.data.clone(),
         source: Box::new(source),
     })?;
     if let Some(reason) = &report.rebuilt {

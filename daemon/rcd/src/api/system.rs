@@ -11,6 +11,7 @@ use rcd_proto::types::Empty;
 use rcd_proto::types::system::{IdRange, InfoReply, Shortcoming, VersionReply};
 
 use super::{Daemon, Facts, convert};
+use crate::systemd;
 
 /// Controllers that limits of containers need.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
@@ -23,9 +24,12 @@ impl SystemApi for Daemon {
     async fn get_info(&self, _: Empty) -> Result<InfoReply, Error> {
         let facts = self.facts.clone();
         let host = tokio::task::spawn_blocking(move || host(&facts)).await;
-        let host = host.map_err(|error| Error::Internal {
+        let mut host = host.map_err(|error| Error::Internal {
             message: format!("cannot look at the host: {error}"),
         })?;
+        if self.facts.managed {
+            add_systemd(&mut host).await;
+        }
         Ok(match &self.engine {
             Ok(engine) => with_engine(host, engine),
             Err(reason) => without_engine(host, reason),
@@ -59,6 +63,25 @@ fn go_architecture(rust: &str) -> &str {
         "powerpc64" => "ppc64le",
         "loongarch64" => "loong64",
         same => same,
+    }
+}
+
+/// Adds what the user's systemd says.
+async fn add_systemd(info: &mut InfoReply) {
+    let own = info.uid_map.iter().find(|range| range.container_id == 0);
+    let Some(uid) = own.and_then(|range| u32::try_from(range.host_id).ok()) else {
+        return;
+    };
+    let Some(systemd) = systemd::ask(uid).await else {
+        return;
+    };
+    info.service_manager = format!("systemd {}", systemd.version);
+    if !systemd.socket_enabled {
+        info.shortcomings.push(Shortcoming {
+            what: "rcd.socket is not enabled".to_owned(),
+            effect: "after the next login, rc finds nobody to talk to".to_owned(),
+            cure: "run: systemctl --user enable rcd.socket".to_owned(),
+        });
     }
 }
 
