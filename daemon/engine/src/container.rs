@@ -37,7 +37,11 @@ type Answer<T = ()> = oneshot::Sender<Result<T>>;
 /// A request to a driver.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Start(Answer),
+    Start {
+        /// Rows and columns of its terminal, if a client has one.
+        size: Option<(u16, u16)>,
+        answer: Answer,
+    },
     Stop {
         timeout: Option<Duration>,
         answer: Answer,
@@ -149,8 +153,8 @@ impl Container {
         *self.io.lock().unwrap_or_else(PoisonError::into_inner) = io;
     }
 
-    pub(crate) async fn start(&self) -> Result<()> {
-        self.ask(Command::Start).await
+    pub(crate) async fn start(&self, size: Option<(u16, u16)>) -> Result<()> {
+        self.ask(|answer| Command::Start { size, answer }).await
     }
 
     pub(crate) async fn stop(&self, timeout: Option<Duration>) -> Result<()> {

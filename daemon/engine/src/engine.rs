@@ -258,7 +258,7 @@ impl Engine {
     /// # Errors
     /// [`Error::StartFailed`] with the exit code for `rc`; a phase that forbids it.
     pub async fn start_container(&self, id: &str) -> Result<()> {
-        self.find(id)?.start().await
+        self.find(id)?.start(None).await
     }
 
     /// Asks a container to end; kills it after `timeout` (its own if absent). Answers at its end;
@@ -330,7 +330,7 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         let mut session = AttachSession::open(shared, Arc::clone(&container), position).await?;
         if request.start {
-            container.start().await?;
+            container.start(request.size).await?;
             session.follow_present_run();
         }
         if let Some((rows, columns)) = request.size {

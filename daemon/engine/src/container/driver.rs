@@ -105,7 +105,7 @@ impl Driver {
 
     async fn serve(&mut self, command: Command) {
         match command {
-            Command::Start(answer) => self.serve_start(answer).await,
+            Command::Start { size, answer } => self.serve_start(size, answer).await,
             Command::Stop { timeout, answer } => self.serve_stop(timeout, answer),
             Command::Kill { signal, answer } => self.serve_kill(signal, answer),
             Command::Remove { force, answer } => self.serve_remove(force, answer).await,
@@ -114,9 +114,9 @@ impl Driver {
 
     // ---- start ----
 
-    async fn serve_start(&mut self, answer: Answer) {
+    async fn serve_start(&mut self, size: Option<(u16, u16)>, answer: Answer) {
         let result = match admit(self.phase(), Request::Start) {
-            Admission::Accept => self.start().await,
+            Admission::Accept => self.start(size).await,
             Admission::Already | Admission::Join => Ok(()),
             Admission::EndFirst | Admission::Refuse => Err(self.refusal("start", "")),
         };
@@ -130,7 +130,7 @@ impl Driver {
         }
     }
 
-    async fn start(&mut self) -> Result<()> {
+    async fn start(&mut self, size: Option<(u16, u16)>) -> Result<()> {
         self.set(|view| {
             view.phase = Phase::Starting;
             view.run += 1;
@@ -138,7 +138,9 @@ impl Driver {
         });
         self.container.log.set_live(true);
         failpoint::reach("start.begun");
-        let options = self.shared.container_options(&self.container.record);
+        let mut options = self.shared.container_options(&self.container.record);
+        let terminal = &mut options.process.terminal;
+        *terminal = terminal.map(|none| size.unwrap_or(none));
         match self.shared.runtime.spawn(options).await {
             Ok(process) => {
                 failpoint::reach("start.spawned");
@@ -290,8 +292,10 @@ impl Driver {
     /// The first process has ended, or (`exit` absent) is gone unseen for `reason`.
     async fn end(&mut self, exit: Option<Exit>, reason: Option<String>) {
         let Some(run) = self.run.take() else { return };
+        let pump = run.pump.abort_handle();
         let drained = tokio::time::timeout(Duration::from_millis(DRAIN_MS_MAX), run.pump).await;
         if drained.is_err() {
+            pump.abort();
             tracing::error!(
                 container.id = self.container.id(),
                 "its output was not drained"
@@ -370,7 +374,10 @@ impl Driver {
         } else {
             self.shared.forget(&self.container);
         }
-        let message = result.err().map(|error| crate::error::chain(&error));
+        // What was being done is said again for each who waits.
+        let message = result.err().map(|error| {
+            std::error::Error::source(&error).map_or_else(|| error.to_string(), crate::error::chain)
+        });
         for answer in answers {
             let _ = answer.send(match &message {
                 None => Ok(()),
