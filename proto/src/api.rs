@@ -8,7 +8,8 @@ use crate::types::Empty;
 use crate::types::container::{
     AttachParams, AttachReply, Bind, ContainerConfig, ContainerDetail, ContainerId, ContainerState,
     ContainerSummary, CreateParams, CreateReply, EffectiveConfig, InspectReply, KillParams,
-    ListParams, ListReply, LogsParams, LogsReply, RemoveParams, ResizeParams, StopParams, WaitReply,
+    ListParams, ListReply, LogsParams, LogsReply, RemoveParams, ResizeParams, StopParams,
+    WaitReply,
 };
 use crate::types::exec::{ExecConfig, ExecId, ExecParams, ExecReply};
 use crate::types::image::{

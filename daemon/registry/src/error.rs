@@ -100,10 +100,7 @@ pub enum Error {
         message: String,
     },
     /// Any other refusal.
-    #[error(
-        "{host} answered HTTP {status} for {object}{}",
-        detail(message)
-    )]
+    #[error("{host} answered HTTP {status} for {object}{}", detail(message))]
     Status {
         /// What was being pulled.
         reference: Box<Reference>,
@@ -139,9 +136,7 @@ pub enum Error {
         reason: String,
     },
     /// The bytes are not those that the digest or the size promised.
-    #[error(
-        "{object} from {host} is corrupt: expected {expected}, got {actual}"
-    )]
+    #[error("{object} from {host} is corrupt: expected {expected}, got {actual}")]
     Corrupt {
         /// What was being pulled.
         reference: Box<Reference>,

@@ -376,12 +376,7 @@ async fn refusals_name_host_status_and_object() {
     let host = server.address.as_str();
     assert_has(
         &text,
-        &[
-            "/app:1: ",
-            host,
-            "no manifest 1 (HTTP 404)",
-            "manifest unknown",
-        ],
+        &[host, "no manifest 1 (HTTP 404)", "manifest unknown"],
     );
     let text = manifest_error([Answer::new(403, "x/y", "")]).await;
     assert_has(&text, &["denies access (HTTP 403)", "auths"]);
