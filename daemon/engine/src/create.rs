@@ -326,7 +326,12 @@ fn no_nul(field: &'static str, text: &str) -> Result<()> {
 fn check_sources(record: &ContainerRecord) -> Result<()> {
     for bind in &record.config.binds {
         if let Err(error) = std::fs::metadata(&bind.source) {
-            let reason = format!("the source {} cannot be used: {error}", bind.source);
+            let reason = match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    format!("there is no {} to bind; make it first", bind.source)
+                }
+                _ => format!("the source {} cannot be used: {error}", bind.source),
+            };
             return Err(Error::invalid("binds", reason));
         }
     }

@@ -18,11 +18,11 @@ pub enum Error {
         id: String,
     },
     /// A prefix fits more than one container.
-    #[error("{id} fits more than one container: {}; give more digits", candidates.join(", "))]
+    #[error("{id} fits more than one container: {}; give more of it", candidates.join(", "))]
     AmbiguousContainer {
         /// As asked.
         id: String,
-        /// Short ids that fit.
+        /// Short ids, or names, that fit.
         candidates: Vec<String>,
     },
     /// The name is taken.

@@ -26,6 +26,21 @@ pub struct Sockets {
     pub made: Option<PathBuf>,
 }
 
+impl Sockets {
+    /// Removes what this process made, for one that ends before it serves.
+    pub fn remove(self) {
+        remove_made(self.made.as_deref());
+    }
+}
+
+/// Removes a socket that this process made: nothing serves it any more, and the next daemon would
+/// replace it as well.
+pub fn remove_made(made: Option<&Path>) {
+    if let Some(path) = made {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
 /// Takes the passed sockets, or makes one at `path`.
 ///
 /// # Errors

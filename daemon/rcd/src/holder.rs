@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rcd_runtime::Joined;
 
 use crate::error::Error;
@@ -33,17 +35,31 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(5);
 /// How much of the end of the holder's log goes into an error.
 const LOG_TAIL_BYTES: u64 = 2048;
 
+/// A holder that this process started.
+#[derive(Debug)]
+pub struct Started(Child);
+
+impl Started {
+    /// Ends it, for a daemon that cannot serve: nothing that it started is left behind.
+    pub fn stop(mut self) {
+        let id = i32::try_from(self.0.id()).unwrap_or_default();
+        if id > 0 && kill(Pid::from_raw(id), Signal::SIGTERM).is_ok() {
+            let _ = self.0.wait();
+        }
+    }
+}
+
 /// Joins the holder's namespaces, starting a holder first if nobody `managed` did.
 ///
 /// # Errors
 ///
 /// [`Error::Holder`] with what the holder said; [`Error::StartHolder`]; [`Error::Join`].
-pub fn join(paths: &Paths, managed: bool) -> Result<Joined, Error> {
+pub fn join(paths: &Paths, managed: bool) -> Result<(Joined, Option<Started>), Error> {
     let socket = paths.holder_socket();
     let mut started = match rcd_runtime::join(&socket) {
         Err(rcd_runtime::Error::NoHolder { .. }) if managed => None,
         Err(rcd_runtime::Error::NoHolder { .. }) => Some(start(paths)?),
-        joined => return joined.map_err(Error::Join),
+        joined => return joined.map(|joined| (joined, None)).map_err(Error::Join),
     };
     let patience = if managed {
         MANAGED_PATIENCE
@@ -54,7 +70,11 @@ pub fn join(paths: &Paths, managed: bool) -> Result<Joined, Error> {
     loop {
         match rcd_runtime::join(&socket) {
             Err(rcd_runtime::Error::NoHolder { .. }) => {}
-            joined => return joined.map_err(Error::Join),
+            joined => {
+                return joined
+                    .map(|joined| (joined, started.map(Started)))
+                    .map_err(Error::Join);
+            }
         }
         if let Some(ended) = started.as_mut().and_then(has_ended) {
             let what = format!("did not start ({ended})");

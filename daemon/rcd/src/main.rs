@@ -63,19 +63,29 @@ fn serve(config: Option<std::path::PathBuf>) -> Result<(), Error> {
         .flatten()
         .map(|user| user.name);
     let managed = activation::is_managed();
-    let joined = match holder::join(&paths, managed) {
+    let (joined, started) = match holder::join(&paths, managed) {
+        Ok((joined, started)) => (Ok(joined), started),
         // With a service manager's socket, clients wait for an answer: they get the reason.
-        Err(error) if managed => Err(chain(&error)),
-        joined => Ok(joined?),
+        Err(error) if managed => (Err(chain(&error)), None),
+        Err(error) => {
+            sockets.remove();
+            return Err(error);
+        }
     };
-    supervisor::run(Plan {
+    let served = supervisor::run(Plan {
         paths,
         config,
         sockets,
         joined,
         managed,
         user,
-    })
+    });
+    if let (Err(Error::Store { .. } | Error::Engine(_) | Error::Listen { .. }), Some(holder)) =
+        (&served, started)
+    {
+        holder.stop();
+    }
+    served
 }
 
 /// Whether this is root of the machine: in a user namespace of somebody else, uid 0 is harmless.

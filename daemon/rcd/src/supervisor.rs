@@ -79,10 +79,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     let made = plan.sockets.made.clone();
     let result = runtime.block_on(supervise(plan));
     runtime.shutdown_timeout(BLOCKING_PATIENCE);
-    if let Some(path) = made {
-        // Nothing serves it any more; the next daemon would replace it as well.
-        let _ = std::fs::remove_file(path);
-    }
+    activation::remove_made(made.as_deref());
     result
 }
 

@@ -380,7 +380,8 @@ fn field(bytes: &[u8], number: impl FnOnce() -> io::Result<u64>) -> Result<u64, 
     if bytes.iter().all(|byte| matches!(byte, 0 | b' ')) {
         return Ok(0);
     }
-    number().map_err(|error| error.to_string())
+    // The tar crate's text quotes the bytes, whatever they are.
+    number().map_err(|_| "a number in a header is malformed".to_owned())
 }
 
 fn kind_of(kind: EntryType, path: &[u8]) -> Option<Kind> {

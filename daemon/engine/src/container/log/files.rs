@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
@@ -109,6 +109,8 @@ impl Record {
 struct Data {
     file: File,
     end: AtomicU64,
+    /// Bytes behind `end` whose record could not be written: the disk was full.
+    unpublished: AtomicU32,
 }
 
 /// Open files of one log.
@@ -156,6 +158,7 @@ impl Files {
         let data = |file| Data {
             file,
             end: AtomicU64::new(0),
+            unpublished: AtomicU32::new(0),
         };
         let stdout = data(open("stdout", true)?);
         let stderr = data(open("stderr", true)?);
@@ -265,6 +268,10 @@ impl Files {
     /// the end of input; `WouldBlock` if the pipe is empty but open.
     pub(super) fn append(&self, stream: Stream, pipe: BorrowedFd<'_>) -> io::Result<usize> {
         let data = self.data(stream);
+        let left = data.unpublished.load(Ordering::Acquire);
+        if left > 0 {
+            self.publish(stream, left)?;
+        }
         let mut offset = data.end.load(Ordering::Acquire) as i64;
         let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
         let moved = loop {
@@ -275,6 +282,7 @@ impl Files {
             }
         };
         if moved > 0 {
+            data.unpublished.store(moved as u32, Ordering::Release);
             self.publish(stream, moved as u32)?;
         }
         Ok(moved)
@@ -295,6 +303,7 @@ impl Files {
             .write_all_at(&record.encode(), number * RECORD_BYTES as u64)?;
         let kept = (self.begin(stream), self.first_record());
         data.end.store(record.end(), Ordering::Release);
+        data.unpublished.store(0, Ordering::Release);
         self.records.store(number + 1, Ordering::Release);
         if self.begin(stream) > kept.0 {
             punch(&data.file, self.begin(stream));
