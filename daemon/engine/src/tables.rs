@@ -26,6 +26,9 @@ pub(crate) const CONTAINERS_MAX: usize = 16_384;
 /// How many execs run, or have just ended, at once.
 pub(crate) const EXECS_MAX: usize = 4096;
 
+/// How many containers are told when a prefix fits several.
+const CANDIDATES_MAX: usize = 8;
+
 /// Everything by id and name.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
@@ -38,13 +41,15 @@ pub(crate) struct Tables {
     pub(crate) image_holds: HashMap<String, usize>,
     /// Layers that a pull has made or found and that no image names yet, with a count.
     pub(crate) layer_holds: HashMap<String, usize>,
+    /// Pulls whose layers are held.
+    pub(crate) pulls: usize,
     /// Imports under way.
     pub(crate) imports: usize,
     ended: VecDeque<(Instant, Arc<Container>)>,
 }
 
 impl Tables {
-    /// Finds a container by name, id, or prefix of an id.
+    /// Finds a container by name, id, or the beginning of an id or else of a name.
     pub(crate) fn container(&self, wanted: &str) -> Result<Arc<Container>> {
         if let Some(found) = self.containers.get(wanted) {
             return Ok(Arc::clone(found));
@@ -59,24 +64,13 @@ impl Tables {
         let missing = || Error::NoSuchContainer {
             id: wanted.to_owned(),
         };
-        if !is_id_prefix(wanted) {
-            return Err(missing());
+        let all = || self.containers.values();
+        let begins = |c: &&Arc<Container>| is_id_prefix(wanted) && c.id().starts_with(wanted);
+        if let Some(found) = only(wanted, all().filter(begins), |c| short_id(c.id()))? {
+            return Ok(found);
         }
-        let mut fits = self
-            .containers
-            .values()
-            .filter(|c| c.id().starts_with(wanted));
-        match (fits.next(), fits.next()) {
-            (None, _) => Err(missing()),
-            (Some(found), None) => Ok(Arc::clone(found)),
-            (Some(first), Some(second)) => {
-                let all = [first, second].into_iter().chain(fits);
-                Err(Error::AmbiguousContainer {
-                    id: wanted.to_owned(),
-                    candidates: all.take(8).map(|c| short_id(c.id()).to_owned()).collect(),
-                })
-            }
-        }
+        let begins = |c: &&Arc<Container>| !wanted.is_empty() && c.name().starts_with(wanted);
+        only(wanted, all().filter(begins), Container::name)?.ok_or_else(missing)
     }
 
     /// The same, or by full id one that was removed at its end a moment ago.
@@ -118,6 +112,13 @@ impl Tables {
         self.containers.values().filter(uses).cloned().collect()
     }
 
+    /// Blobs that an image needs. Those of pulls and imports under way are not among them.
+    pub(crate) fn blobs_in_use(&self) -> Vec<String> {
+        let images = self.images.values();
+        let digests = images.flat_map(|image| [&image.id, &image.manifest_digest]);
+        digests.cloned().collect()
+    }
+
     /// Layers that an image, a container, or a pull under way needs.
     pub(crate) fn layers_in_use(&self) -> Vec<String> {
         let of_images = self.images.values().flat_map(|image| image.diff_ids.iter());
@@ -132,6 +133,28 @@ impl Tables {
         layers.sort_unstable();
         layers.dedup();
         layers
+    }
+}
+
+/// The one container that fits `wanted`, if any does. Several are told as `shown`.
+fn only<'a>(
+    wanted: &str,
+    fits: impl Iterator<Item = &'a Arc<Container>>,
+    shown: impl Fn(&'a Container) -> &'a str,
+) -> Result<Option<Arc<Container>>> {
+    let fits: Vec<_> = fits.collect();
+    match fits.as_slice() {
+        [] => Ok(None),
+        [found] => Ok(Some(Arc::clone(found))),
+        _ => {
+            let mut candidates: Vec<_> = fits.iter().map(|c| shown(c).to_owned()).collect();
+            candidates.sort_unstable();
+            candidates.truncate(CANDIDATES_MAX);
+            Err(Error::AmbiguousContainer {
+                id: wanted.to_owned(),
+                candidates,
+            })
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use rcd_sys::failpoint;
+
 use crate::disk::{self, Sync};
 use crate::error::{Error, Result};
 use crate::root::Root;
@@ -48,6 +50,7 @@ pub(crate) fn collect(root: &Root, in_use: &[String]) -> Result<Vec<String>> {
         let digest = format!("sha256:{name}");
         if digest::is_hex(&name) && !in_use.contains(&digest) && trash::throw(root, FOLDER, &name)?
         {
+            failpoint::reach("blob.thrown");
             removed.push(digest);
         }
     }

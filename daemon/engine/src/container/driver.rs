@@ -41,6 +41,15 @@ struct Run {
     pump: JoinHandle<()>,
 }
 
+/// Since when a run is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// This daemon began it.
+    Now,
+    /// A daemon before this one did.
+    Before,
+}
+
 /// State of the driver's task.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
@@ -74,7 +83,7 @@ impl Driver {
             waiting_to_remove: Vec::new(),
         };
         if let Some(process) = process {
-            driver.take_up(process);
+            driver.take_up(process, Since::Before);
         }
         driver
     }
@@ -144,7 +153,7 @@ impl Driver {
         match self.shared.runtime.spawn(options).await {
             Ok(process) => {
                 failpoint::reach("start.spawned");
-                self.take_up(process);
+                self.take_up(process, Since::Now);
                 self.record_status();
                 Ok(())
             }
@@ -175,7 +184,7 @@ impl Driver {
     }
 
     /// Takes charge of a first process: new, or started by a daemon before this one.
-    fn take_up(&mut self, process: Process) {
+    fn take_up(&mut self, process: Process, since: Since) {
         let stdio = process.stdio;
         let sources = match (stdio.pty.as_ref(), stdio.relay, stdio.stdout, stdio.stderr) {
             (Some(pty), Some((relay_read, relay_write)), _, _) => pty
@@ -193,7 +202,12 @@ impl Driver {
         self.container.log.set_live(true);
         let container = Arc::clone(&self.container);
         let shutdown = self.shared.shutdown.clone();
+        // Clients come back for what they have not read, maybe after its removal at its end.
+        let hold = since == Since::Before && container.record.config.auto_remove;
         let pump = self.shared.tasks.spawn(async move {
+            if hold && let Err(error) = container.log.hold_open().await {
+                tracing::error!(container.id = container.id(), %error, "cannot open the log");
+            }
             let Some(sources) = sources else { return };
             let pumped = tokio::select! {
                 () = shutdown.cancelled() => return,

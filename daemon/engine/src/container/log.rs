@@ -99,6 +99,12 @@ impl Log {
         }
     }
 
+    /// Opens the files, if there are any, so that they can be read when their names are gone.
+    pub(crate) async fn hold_open(self: &Arc<Self>) -> std::io::Result<()> {
+        let log = Arc::clone(self);
+        blocking(move || log.existing_files().map(drop)).await
+    }
+
     /// The open files, made if there are none. Blocks on the disk the first time.
     fn files(&self) -> std::io::Result<Arc<Files>> {
         match self.existing_files()? {

@@ -312,6 +312,7 @@ struct HeldLayers {
 impl HeldLayers {
     fn new(shared: &Arc<Shared>, resolved: &Arc<Resolved>) -> HeldLayers {
         let mut tables = shared.tables();
+        tables.pulls += 1;
         for layer in &resolved.layers {
             hold(&mut tables.layer_holds, &layer.diff_id);
         }
@@ -325,6 +326,7 @@ impl HeldLayers {
 impl Drop for HeldLayers {
     fn drop(&mut self) {
         let mut tables = self.shared.tables();
+        tables.pulls -= 1;
         for layer in &self.resolved.layers {
             release(&mut tables.layer_holds, &layer.diff_id);
         }

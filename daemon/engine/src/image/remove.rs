@@ -126,7 +126,7 @@ fn names(reference: &str, wanted: &str) -> bool {
         || reference.ends_with(&format!("/{wanted}:latest"))
 }
 
-/// Takes an image off the record, then collects the layers that nobody needs any more.
+/// Takes an image off the record, then collects the layers and blobs that nobody needs any more.
 async fn delete(shared: &Arc<Shared>, image: &ImageRecord) -> Result<()> {
     let id = image.id.clone();
     // Out of the table first: no container can be made of it from here on.
@@ -146,13 +146,15 @@ async fn delete(shared: &Arc<Shared>, image: &ImageRecord) -> Result<()> {
     failpoint::reach("rmi.removed");
     let in_use = {
         let tables = shared.tables();
-        (tables.imports == 0).then(|| tables.layers_in_use())
+        let blobs = (tables.pulls == 0).then(|| tables.blobs_in_use());
+        (tables.imports == 0).then(|| (tables.layers_in_use(), blobs))
     };
-    // With an import under way, the next removal collects.
-    if let Some(in_use) = in_use {
+    // With an import, or for blobs a pull, under way, the next removal collects.
+    if let Some((in_use, blobs)) = in_use {
         shared
-            .with_store("collect layers", move |store| {
-                store.collect_layers(&in_use).map(drop)
+            .with_store("collect layers and blobs", move |store| {
+                store.collect_layers(&in_use)?;
+                blobs.map_or(Ok(()), |blobs| store.collect_blobs(&blobs).map(drop))
             })
             .await?;
         shared.empty_trash();
