@@ -87,7 +87,8 @@ pub(crate) struct Client {
     events: mpsc::Sender<Event>,
     cgroups: Option<Cgroups>,
     pending: HashMap<u64, Pending>,
-    outgoing: VecDeque<Packet>,
+    /// By the number of the request.
+    outgoing: VecDeque<(u64, Packet)>,
     held: VecDeque<Event>,
     seq: u64,
 }
@@ -213,7 +214,7 @@ impl Client {
         match Packet::new(&request, fds) {
             Ok(packet) => {
                 self.pending.extend(pending.map(|p| (seq, p)));
-                self.outgoing.push_back(packet);
+                self.outgoing.push_back((seq, packet));
                 self.flush()
             }
             Err(error) => {
@@ -227,12 +228,18 @@ impl Client {
     }
 
     fn flush(&mut self) -> Flow {
-        while let Some(packet) = self.outgoing.front() {
+        while let Some((seq, packet)) = self.outgoing.front() {
+            let seq = *seq;
             match self
                 .socket
                 .try_io(tokio::io::Interest::WRITABLE, |s| packet.send(s.as_fd()))
             {
                 Ok(()) => drop(self.outgoing.pop_front()),
+                // The user's sockets are full of descriptors: a start that fails, and no more.
+                Err(source) if source.raw_os_error() == Some(nix::libc::ETOOMANYREFS) => {
+                    drop(self.outgoing.pop_front());
+                    self.fail_unsent(seq, source);
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return gone(e),
@@ -348,6 +355,23 @@ impl Client {
         Flow::Break(End::Gone(format!(
             "request {seq} does not match its answer"
         )))
+    }
+
+    /// Only a start carries descriptors.
+    fn fail_unsent(&mut self, seq: u64, source: io::Error) {
+        if let Some(Pending::Spawn {
+            key,
+            cgroup_is_new,
+            answer,
+            ..
+        }) = self.pending.remove(&seq)
+        {
+            let error = Error::InTransit {
+                key: key.clone(),
+                source,
+            };
+            self.give_up(key, cgroup_is_new, answer, error);
+        }
     }
 
     /// Answers a request with an error.

@@ -84,11 +84,19 @@ pub enum Error {
     /// The connection to the holder is gone; its containers, if it still lives, are not.
     #[error("the connection to the holder is lost")]
     HolderGone,
-    /// As many requests are waiting for the holder as are allowed.
-    #[error("{pending} requests are waiting for the holder already")]
-    Busy {
-        /// How many.
-        pending: usize,
+    /// The kernel lets no more descriptors of this user be on their way through sockets than
+    /// `RLIMIT_NOFILE` (`unix(7)`), and containers count, too. It passes as they are received.
+    #[error(
+        "cannot hand descriptors to the holder for {}: too many of this user are in transit, \
+         perhaps a container's that fills sockets with them; try again, or stop that container",
+        name(key)
+    )]
+    InTransit {
+        /// Of which process.
+        key: ProcessKey,
+        /// `ETOOMANYREFS`.
+        #[source]
+        source: io::Error,
     },
     /// A process did not reach its program; nothing of it is left.
     #[error("{}", describe(failure))]

@@ -172,6 +172,7 @@ impl World {
         self.output_and_defaults().await;
         self.system_calls().await;
         self.own_cgroup().await;
+        self.full_sockets().await;
         self.failures().await;
         self.terminal().await;
         self.host_network().await;

@@ -25,6 +25,17 @@ enum Outgoing {
     },
 }
 
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Yes,
+    /// The socket is full; epoll tells when it is not.
+    Full,
+    /// Memory is short, or more descriptors of this user are in transit than `RLIMIT_NOFILE`
+    /// (`unix(7)`, `ETOOMANYREFS`), to which any container can add: no fault of this connection.
+    Later,
+}
+
 /// Why a connection is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gone;
@@ -37,6 +48,8 @@ pub(super) struct Peer {
     pub(super) greeted: bool,
     /// epoll tells when the socket takes more.
     pub(super) watches_writable: bool,
+    /// The kernel takes nothing for a reason that epoll does not watch, see [`Sent::Later`].
+    pub(super) stalled: bool,
     queue: VecDeque<Outgoing>,
     /// Ended processes that this connection has not heard of: at most one entry a process.
     exits: VecDeque<Id>,
@@ -49,6 +62,7 @@ impl Peer {
             socket,
             greeted: false,
             watches_writable: false,
+            stalled: false,
             queue,
             exits,
         }
@@ -87,8 +101,17 @@ impl Peer {
     }
 
     /// Sends as much as the socket takes: answers in the order of requests, then exits. Tells
-    /// whether something is left.
+    /// whether the socket is full.
     pub(super) fn pump(&mut self, table: &Table) -> Result<bool, Gone> {
+        let sent = match self.pump_answers(table)? {
+            Sent::Yes => self.pump_exits(table)?,
+            sent => sent,
+        };
+        self.stalled = sent == Sent::Later;
+        Ok(sent == Sent::Full)
+    }
+
+    fn pump_answers(&mut self, table: &Table) -> Result<Sent, Gone> {
         while let Some(next) = self.queue.front_mut() {
             let (sent, rest) = match next {
                 Outgoing::Reply(reply) => (send(&self.socket, reply, &[])?, None),
@@ -107,39 +130,35 @@ impl Peer {
                 },
             };
             match (sent, rest) {
-                (false, _) => return Ok(true),
-                (true, Some((seq, from))) => *next = Outgoing::List { seq, from },
-                (true, None) => drop(self.queue.pop_front()),
+                (Sent::Yes, Some((seq, from))) => *next = Outgoing::List { seq, from },
+                (Sent::Yes, None) => drop(self.queue.pop_front()),
+                (sent, _) => return Ok(sent),
             }
         }
-        self.pump_exits(table)
+        Ok(Sent::Yes)
     }
 
-    fn pump_exits(&mut self, table: &Table) -> Result<bool, Gone> {
+    fn pump_exits(&mut self, table: &Table) -> Result<Sent, Gone> {
         while let Some(&id) = self.exits.front() {
             if let Some(process) = table.get(id)
                 && let Some(exit) = process.exit()
-                && !send(
-                    &self.socket,
-                    &Reply::Exited {
-                        key: process.key.clone(),
-                        exit,
-                    },
-                    &[],
-                )?
             {
-                return Ok(true);
+                let key = process.key.clone();
+                let sent = send(&self.socket, &Reply::Exited { key, exit }, &[])?;
+                if sent != Sent::Yes {
+                    return Ok(sent);
+                }
             }
             self.exits.pop_front();
         }
-        Ok(false)
+        Ok(Sent::Yes)
     }
 }
 
-fn send_spawned(socket: &OwnedFd, seq: u64, id: Id, table: &Table) -> Result<bool, Gone> {
+fn send_spawned(socket: &OwnedFd, seq: u64, id: Id, table: &Table) -> Result<Sent, Gone> {
     // A daemon that acknowledged the end before it read of the start needs no answer any more.
     let Some(process) = table.get(id) else {
-        return Ok(true);
+        return Ok(Sent::Yes);
     };
     let (roles, fds) = process.fds(true);
     send(
@@ -154,7 +173,7 @@ fn send_spawned(socket: &OwnedFd, seq: u64, id: Id, table: &Table) -> Result<boo
     )
 }
 
-fn send_process(socket: &OwnedFd, seq: u64, process: &super::table::Process) -> Result<bool, Gone> {
+fn send_process(socket: &OwnedFd, seq: u64, process: &super::table::Process) -> Result<Sent, Gone> {
     let exit = process.exit();
     let (roles, fds) = process.fds(exit.is_none());
     let (key, pid, started_at_ns) = (process.key.clone(), process.pid, process.started_at_ns);
@@ -172,12 +191,12 @@ fn send_process(socket: &OwnedFd, seq: u64, process: &super::table::Process) -> 
     )
 }
 
-/// Whether the socket took it.
-fn send(socket: &OwnedFd, reply: &Reply, fds: &[BorrowedFd<'_>]) -> Result<bool, Gone> {
+fn send(socket: &OwnedFd, reply: &Reply, fds: &[BorrowedFd<'_>]) -> Result<Sent, Gone> {
     let bytes = encode(reply).map_err(|_| Gone)?;
     match scm::send(socket.as_fd(), &bytes, fds) {
-        Ok(()) => Ok(true),
-        Err(Errno::EAGAIN) => Ok(false),
+        Ok(()) => Ok(Sent::Yes),
+        Err(Errno::EAGAIN) => Ok(Sent::Full),
+        Err(Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM) => Ok(Sent::Later),
         Err(_) => Err(Gone),
     }
 }

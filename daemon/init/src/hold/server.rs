@@ -22,8 +22,8 @@ use crate::protocol::{
     Step, assign, decode,
 };
 
-/// How soon the loop comes back to a cleaner that was not taking more.
-const CLEANER_RETRY_MS: u16 = 50;
+/// How soon the loop comes back to a cleaner or a daemon that the kernel took nothing more for.
+const RETRY_MS: u16 = 50;
 
 /// What an event is about. With a number it makes the 64 bits that epoll hands back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +117,9 @@ impl Server {
                 }
             }
             self.parts.cleaner.flush();
+            if self.is_stalled() {
+                self.pump_daemon();
+            }
         }
         self.pump_daemon();
         // Not through the cleaner: the socket of the next holder may be there in a moment.
@@ -127,6 +130,8 @@ impl Server {
 
     /// How long to wait for events; none to end.
     fn timeout(&mut self) -> Option<EpollTimeout> {
+        let behind = self.parts.cleaner.is_behind() || self.is_stalled();
+        let soon = if behind { RETRY_MS } else { u16::MAX };
         if let Some(stop) = &self.stop {
             let now = Instant::now();
             let left = stop
@@ -134,14 +139,20 @@ impl Server {
                 .saturating_duration_since(now);
             // Rounded up, or the loop would spin through the last millisecond.
             let ms = u16::try_from(left.as_millis().saturating_add(1)).unwrap_or(u16::MAX);
-            return Some(EpollTimeout::from(ms));
+            return Some(EpollTimeout::from(ms.min(soon)));
         }
-        let behind = self.parts.cleaner.is_behind();
         Some(if behind {
-            EpollTimeout::from(CLEANER_RETRY_MS)
+            EpollTimeout::from(soon)
         } else {
             EpollTimeout::NONE
         })
+    }
+
+    /// Whether the daemon's answers wait for something that no event will tell of.
+    fn is_stalled(&self) -> bool {
+        self.daemon
+            .and_then(|number| self.peers.get(&number))
+            .is_some_and(|peer| peer.stalled)
     }
 
     // Connections.

@@ -39,6 +39,19 @@ pub(crate) struct Holder {
 impl Holder {
     /// Starts one. None, with the reason printed, where that is impossible by design.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_rcd-init")))
+    }
+
+    /// The same, with at most so many descriptors.
+    pub(crate) fn start_with(descriptors_max: u32) -> Option<Self> {
+        let mut command = Command::new("prlimit");
+        command
+            .arg(format!("--nofile={descriptors_max}:{descriptors_max}"))
+            .arg(env!("CARGO_BIN_EXE_rcd-init"));
+        Self::start_by(command)
+    }
+
+    fn start_by(mut command: Command) -> Option<Self> {
         if nix::unistd::Uid::effective().is_root() {
             println!("skipped: the holder refuses to run as root");
             return None;
@@ -53,7 +66,7 @@ impl Holder {
         }
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_rcd-init"))
+        let child = command
             .arg("hold")
             .arg("--socket")
             .arg(directory.path().join("holder.sock"))

@@ -500,3 +500,29 @@ fn a_daemon_that_reads_nothing_loses_its_connection_only() {
     }
     assert_eq!(holder.daemon().list().len(), 1);
 }
+
+#[test]
+fn descriptors_that_fill_the_users_sockets_delay_an_answer_and_cost_nothing() {
+    const DESCRIPTORS_MAX: u32 = 300;
+    let Some(holder) = Holder::start_with(DESCRIPTORS_MAX) else {
+        return;
+    };
+    let mut daemon = holder.daemon();
+    // As a container could, which is the same user's: more than the holder's limit in transit.
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let packet = [null.as_fd(); scm::FDS_MAX];
+    let full: Vec<_> = (0..4).map(|_| scm::pair().unwrap()).collect();
+    for (socket, _) in full.iter().cycle().take(32) {
+        scm::send(socket.as_fd(), b"x", &packet).unwrap();
+    }
+    daemon.spawn(&init("a"), &container(process("exit 3")), &[]);
+    // Time for the holder to try and be refused; a slower one only makes the test weaker.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let early = scm::receive(daemon.socket.as_fd(), &mut [0; 1], false);
+    assert_eq!(early.map(|packet| packet.len), Err(rcd_sys::Errno::EAGAIN));
+    drop(full);
+    let (reply, fds) = daemon.receive();
+    assert!(matches!(reply, Reply::Spawned { .. }), "{reply:?}");
+    assert_eq!(fds.len(), 1);
+    assert_eq!(daemon.exited(&init("a")), 3);
+}

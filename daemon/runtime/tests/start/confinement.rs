@@ -1,13 +1,18 @@
-//! What the default filter and the cgroup namespace mean to programs in a container.
+//! What the default filter and the cgroup namespace mean to programs in a container, and what a
+//! container that fills its user's sockets means to the daemon.
 //!
 //! The programs are assembled here, byte by byte, so that no cross compiler or 32-bit C library is
 //! needed: each makes one system call and exits with the errno that came of it.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rcd_runtime::Error;
+use rcd_sys::scm;
 
 use super::{World, exec_options, kill, read, spawn};
 
@@ -165,6 +170,29 @@ impl World {
         fs::write(&path, file).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path
+    }
+
+    /// The kernel counts descriptors in transit for all processes of a user, a container's root
+    /// among them, and refuses more than `RLIMIT_NOFILE`. That costs a start and not the holder.
+    pub(crate) async fn full_sockets(&mut self) {
+        const DESCRIPTORS_MAX: u64 = 512;
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let null = fs::File::open("/dev/null").unwrap();
+        let full: Vec<_> = (0..8).map(|_| scm::pair().unwrap()).collect();
+        for (socket, _) in full.iter().cycle().take(40) {
+            scm::send(socket.as_fd(), b"x", &[null.as_fd(); scm::FDS_MAX]).unwrap();
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS_MAX, hard).unwrap();
+        let refused = self.runtime.spawn(self.options("t1", &["true"])).await;
+        drop(full);
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        assert!(
+            matches!(refused, Err(Error::InTransit { .. })),
+            "{refused:?}"
+        );
+        let (code, ..) = self.run(self.options("t2", &["true"])).await;
+        assert_eq!(code, 0);
+        assert!(self.runtime.list().await.unwrap().is_empty());
     }
 
     /// Init and exec both see the container's own cgroup as the root of all: their namespace's, and
