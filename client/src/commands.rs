@@ -22,8 +22,11 @@ pub mod stop;
 pub mod version;
 pub mod wait;
 
+use rcd_proto::types::container::{ContainerId, InspectReply};
+
+use crate::cli::Context;
 use crate::error::{Error, report};
-use crate::text;
+use crate::{methods, text};
 
 /// Does something with each of several objects. Every error is shown as it comes; one of them makes
 /// the exit code 1.
@@ -47,6 +50,19 @@ fn for_each(names: &[String], mut act: impl FnMut(&str) -> Result<(), Error>) ->
         }
     }
     if failed { Err(Error::Shown) } else { Ok(0) }
+}
+
+/// The full id of a container, for calls that may have to be made again: by then its name, or the
+/// beginning of its id, might lead to another one.
+///
+/// # Errors
+/// No such container, or those of any call.
+fn full_id(context: &Context, name: &str) -> Result<String, Error> {
+    let id = ContainerId {
+        id: name.to_owned(),
+    };
+    let reply: InspectReply = context.address.ask(methods::INSPECT, &id)?;
+    Ok(reply.container.summary.id)
 }
 
 /// The exit code of a process, as ours.

@@ -24,7 +24,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
     super::for_each(&arguments.containers, |id| {
         let parameters = KillParams {
-            id: id.to_owned(),
+            id: super::full_id(context, id)?,
             signal: Some(arguments.signal.clone()),
         };
         let Empty {} = if is_kill(&arguments.signal) {

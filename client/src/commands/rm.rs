@@ -23,11 +23,15 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
     super::for_each(&arguments.containers, |id| {
-        let parameters = RemoveParams {
-            id: id.to_owned(),
-            force: arguments.force,
+        let remove = |id| {
+            let force = arguments.force;
+            let parameters = RemoveParams { id, force };
+            context.address.ask_again(methods::REMOVE, &parameters)
         };
-        let (result, again) = context.address.ask_again(methods::REMOVE, &parameters);
+        let (result, again) = match super::full_id(context, id) {
+            Ok(id) => remove(id),
+            Err(error) => (Err(error), false),
+        };
         match result {
             // The daemon restarted before it answered, and the removal had been made.
             Err(error) if again && is_missing(&error) => text::print_line(id),

@@ -116,10 +116,25 @@ pub fn attach_started(
                 parameters.start = !has_started(&reply.container.summary, begun_ns);
                 connection.upgrade(methods::ATTACH, &parameters, None)
             }
+            // It was removed at its end, and what it wrote can be had for a while.
+            Err(error) if is_gone(&error) => {
+                parameters.start = false;
+                let attached = connection.upgrade(methods::ATTACH, &parameters, None);
+                attached.map_err(|error| match is_gone(&error) {
+                    true => Error::NotResumed {
+                        what: format!("container {id} is gone, so its exit code is unknown"),
+                    },
+                    false => error,
+                })
+            }
             Err(error) => Err(error),
         };
     }
     result
+}
+
+fn is_gone(error: &Error) -> bool {
+    matches!(error.api(), Some(rcd_proto::Error::NoSuchContainer { .. }))
 }
 
 /// Parameters to attach with; the log is read from its end.

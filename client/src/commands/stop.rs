@@ -40,7 +40,7 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
         let Empty {} = context.address.ask_patiently(
             methods::STOP,
             &StopParams {
-                id: id.to_owned(),
+                id: super::full_id(context, id)?,
                 timeout_s,
             },
         )?;

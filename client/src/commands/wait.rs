@@ -19,9 +19,10 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
     super::for_each(&arguments.containers, |id| {
+        let id = super::full_id(context, id)?;
         let reply: WaitReply = context
             .address
-            .ask_patiently(methods::WAIT, &ContainerId { id: id.to_owned() })?;
+            .ask_patiently(methods::WAIT, &ContainerId { id })?;
         text::print_line(&reply.exit_code.to_string())
     })
 }
