@@ -139,7 +139,7 @@ fn put_blocking(shared: &Shared, record: &ContainerRecord, durability: Durabilit
     let what = || format!("make the directories of container {}", record.name);
     let dirs = shared
         .store
-        .create_container_dirs(&record.id)
+        .create_container_dirs(&record.id, record.layers.last().map(String::as_str))
         .map_err(Error::store(what()))?;
     failpoint::reach("create.directories");
     write_etc_files(record, &dirs, &*shared.network).map_err(Error::io(what()))?;

@@ -1,7 +1,7 @@
 //! `containers/<id>/`: the directories of one container, and `config.json`, its record as created.
 
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rcd_sys::failpoint;
@@ -62,14 +62,15 @@ pub(crate) fn check_id(id: &str) -> Result<()> {
     }
 }
 
-/// Makes a container's directories, all at once.
-pub(crate) fn create_dirs(root: &Root, id: &str) -> Result<ContainerDirs> {
+/// Makes a container's directories, all at once. The root that its users see is like `top`, the root
+/// of its topmost layer.
+pub(crate) fn create_dirs(root: &Root, id: &str, top: Option<&Path>) -> Result<ContainerDirs> {
     check_id(id)?;
     let containers = root.folder(FOLDER);
     let name = disk::staging_name();
     let staging = containers.join(&name);
     let path = containers.join(id);
-    let made = make_dirs(&staging).and_then(|()| {
+    let made = make_dirs(&staging, top).and_then(|()| {
         failpoint::reach("container.staged");
         fs::rename(&staging, &path).map_err(io_error("create", &path))
     });
@@ -80,7 +81,7 @@ pub(crate) fn create_dirs(root: &Root, id: &str) -> Result<ContainerDirs> {
     Ok(ContainerDirs::new(path))
 }
 
-fn make_dirs(staging: &Path) -> Result<()> {
+fn make_dirs(staging: &Path, top: Option<&Path>) -> Result<()> {
     let make = |path: &Path| {
         DirBuilder::new()
             .mode(0o700)
@@ -91,9 +92,18 @@ fn make_dirs(staging: &Path) -> Result<()> {
     for name in ["upper", "work", "log", "files"] {
         make(&staging.join(name))?;
     }
-    // The root directory that every user in the container sees.
+    // The root directory that every user in the container sees: of merged directories, overlay
+    // shows the upper one's attributes.
     let upper = staging.join("upper");
-    fs::set_permissions(&upper, fs::Permissions::from_mode(0o755))
+    let like = top.map(|top| fs::metadata(top).map_err(io_error("look at", top)));
+    let (mode, uid, gid) = match like.transpose()? {
+        Some(like) => (like.mode() & 0o7777, like.uid(), like.gid()),
+        None => (0o755, 0, 0),
+    };
+    if (uid, gid) != (0, 0) {
+        chown(&upper, Some(uid), Some(gid)).map_err(io_error("set the owner of", &upper))?;
+    }
+    fs::set_permissions(&upper, fs::Permissions::from_mode(mode))
         .map_err(io_error("set the mode of", &upper))
 }
 

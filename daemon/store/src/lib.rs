@@ -215,12 +215,14 @@ impl Store {
     }
 
     /// Makes the directories of a new container, all at once. Without a record they are thrown away
-    /// at the next open.
+    /// at the next open. The container's root gets mode and owner from that of its topmost layer,
+    /// `top`; without one it is root's, 0755.
     ///
     /// # Errors
     /// If there are such directories already, or they cannot be made.
-    pub fn create_container_dirs(&self, id: &str) -> Result<ContainerDirs> {
-        container::create_dirs(&self.0.root, id)
+    pub fn create_container_dirs(&self, id: &str, top: Option<&str>) -> Result<ContainerDirs> {
+        let top = top.map(|diff_id| self.layer_path(diff_id));
+        container::create_dirs(&self.0.root, id, top.as_deref())
     }
 
     /// Where the layer of that diff-id is unpacked.

@@ -147,7 +147,7 @@ fn child_process() {
                 // As a container with --rm is made: under an id that had no row before.
                 let id = format!("r{code}");
                 say(&format!("begin relaxed {id} {code}"));
-                store.create_container_dirs(&id).unwrap();
+                store.create_container_dirs(&id, None).unwrap();
                 store
                     .put_container(&container(&id, code, true), Durability::Relaxed)
                     .unwrap();

@@ -40,13 +40,26 @@ fn filled() -> (Fixture, String) {
         .unwrap();
     fixture.store.put_image(&image(&unpacked.diff_id)).unwrap();
     for id in ["one", "two"] {
-        fixture.store.create_container_dirs(id).unwrap();
+        fixture.store.create_container_dirs(id, None).unwrap();
         fixture
             .store
             .put_container(&container(id), Durability::Synced)
             .unwrap();
     }
     (fixture, unpacked.diff_id)
+}
+
+#[test]
+fn a_containers_root_has_the_mode_of_its_topmost_layers() {
+    let (fixture, diff_id) = filled();
+    let layer = fixture.store.layer_path(&diff_id);
+    fs::set_permissions(&layer, fs::Permissions::from_mode(0o1711)).unwrap();
+    let dirs = fixture
+        .store
+        .create_container_dirs("three", Some(&diff_id))
+        .unwrap();
+    let mode = fs::metadata(dirs.upper).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o1711);
 }
 
 #[test]
