@@ -162,6 +162,30 @@ impl Address {
         }
     }
 
+    /// Calls a method that takes the connection over and changes nothing: if the daemon restarts
+    /// before it answers, it is called again.
+    ///
+    /// # Errors
+    /// Those of [`Connection::upgrade`]; a daemon that does not come back.
+    pub fn upgrade<P: Serialize, R: DeserializeOwned>(
+        &self,
+        signals: &Rc<Signals>,
+        method: &'static str,
+        parameters: &P,
+    ) -> Result<(R, Upgraded), Error> {
+        let mut connection = self.connect_with(signals)?;
+        let mut backoff = Backoff::default();
+        loop {
+            match connection.upgrade(method, parameters, None) {
+                Err(error) if error.is_lost() => {
+                    let what = format!("{method} was not answered");
+                    connection = backoff.reconnect(self, Some(signals), &what)?;
+                }
+                result => return result,
+            }
+        }
+    }
+
     fn ask_within<P: Serialize, R: DeserializeOwned>(
         &self,
         method: &'static str,

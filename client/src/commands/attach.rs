@@ -59,8 +59,8 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
         .then(|| terminal::size(std::io::stdout()))
         .flatten();
     let parameters = attach_parameters(&detail.summary.id, stdin, size);
-    let connection = context.address.connect_with(&signals)?;
+    let address = &context.address;
     let (reply, stream) =
-        connection.upgrade::<_, AttachReply>(methods::ATTACH, &parameters, None)?;
+        address.upgrade::<_, AttachReply>(&signals, methods::ATTACH, &parameters)?;
     interactive.session(context, &signals, &reply, arguments.sig_proxy, stream)
 }

@@ -52,8 +52,8 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
         follow: arguments.follow,
         tail,
     };
-    let connection = context.address.connect_with(&signals)?;
-    let (reply, stream) = connection.upgrade::<_, LogsReply>(methods::LOGS, &parameters, None)?;
+    let address = &context.address;
+    let (reply, stream) = address.upgrade::<_, LogsReply>(&signals, methods::LOGS, &parameters)?;
     let session = Session::new(Options {
         address: context.address.clone(),
         signals,
