@@ -12,6 +12,7 @@
 )]
 
 mod bad_input;
+mod crash;
 mod exec;
 mod files;
 mod images;
@@ -66,6 +67,10 @@ const TESTS: &[harness::Test] = tests! {
         an_attached_client_resumes, a_terminal_survives, auto_remove_survives,
         stopped_containers_are_still_there, killed_at_random_moments,
         killed_at_random_moments_for_long "long";
+    crash: every_step_in_the_source_is_walked, containers_survive_every_step,
+        removals_survive_every_step, images_survive_every_step,
+        a_killed_holder_takes_its_containers_along, random_moments_and_many_clients,
+        random_moments_for_long "long";
     units: the_first_command_starts_rcd, stopping_rcd_leaves_containers,
         stopping_the_holder_stops_containers, a_killed_daemon_is_back_at_once,
         a_killed_holder_is_replaced, the_watchdog_is_fed;

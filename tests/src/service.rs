@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::net::UnixStream,
-    process::{Child, Stdio},
+    process::{Child, ExitStatus, Stdio},
 };
 
 use nix::{
@@ -112,16 +112,15 @@ impl Service {
         .map(drop)
     }
 
-    /// Waits for the daemon to end by itself, as at a fail point.
+    /// Waits for the daemon to end by itself, as at a fail point; yields how it ended.
     ///
     /// # Errors
     /// When it does not end.
-    pub fn wait_end(&mut self) -> Result<()> {
+    pub fn wait_end(&mut self) -> Result<ExitStatus> {
         let mut child = self.daemon.take();
         until(START_S, "rcd's end", || {
             child.as_mut()?.try_wait().ok().flatten()
         })
-        .map(drop)
     }
 
     /// Variables for daemons that are started from now on.
