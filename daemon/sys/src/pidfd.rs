@@ -60,3 +60,32 @@ pub fn mount_namespace(pidfd: BorrowedFd<'_>, pid: i32) -> Result<OwnedFd> {
         Err(errno) => Err(errno),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_mount_namespace_is_the_same_by_either_way() {
+        let pid = std::process::id() as i32;
+        let own = std::fs::metadata("/proc/self/ns/mnt").unwrap().ino();
+        // What is no pidfd answers the ioctl as a pidfd does before Linux 6.11.
+        let older = File::open("/dev/null").unwrap();
+        for fd in [open(pid).unwrap(), older.into()] {
+            let namespace = File::from(mount_namespace(fd.as_fd(), pid).unwrap());
+            assert_eq!(namespace.metadata().unwrap().ino(), own);
+        }
+    }
+
+    #[test]
+    fn a_process_that_was_reaped_is_not_there() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pidfd = open(child.id() as i32).unwrap();
+        child.wait().unwrap();
+        assert_eq!(send_signal(pidfd.as_fd(), 0), Err(Errno::ESRCH));
+        assert!(mount_namespace(pidfd.as_fd(), child.id() as i32).is_err());
+    }
+}
