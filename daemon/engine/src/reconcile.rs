@@ -33,7 +33,7 @@ use crate::execs;
 use crate::types::View;
 
 /// Said of a container that ended while nobody looked.
-const UNSEEN: &str = "it ended while neither rcd nor its holder ran";
+const UNSEEN: &str = "it ended with its holder, or with the machine, and nobody saw how";
 
 /// Loads everything, takes up what lives, and begins to listen to `events`.
 pub(crate) async fn take_up(shared: &Arc<Shared>, events: mpsc::Receiver<Event>) -> Result<()> {
