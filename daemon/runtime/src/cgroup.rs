@@ -6,12 +6,19 @@
 //! A directory cannot be removed (`EBUSY`) until the kernel is done with the last process in it,
 //! which is a little after that process was reaped, so removal retries. What a container made
 //! inside goes first, deepest first.
+//!
+//! A container may start again while the cgroup of its last run is still being removed. So each
+//! start begins a *run*, a removal belongs to the run that it was asked for in, and stops when there
+//! is a newer one; a start waits for an attempt that is under way, which takes microseconds. No
+//! lock is held over either.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::Error;
@@ -27,11 +34,85 @@ const DEPTH_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct Cgroups {
     base: PathBuf,
+    runs: Arc<Runs>,
+}
+
+/// Who uses which container's cgroup.
+#[derive(Debug, Default)]
+struct Runs {
+    state: Mutex<State>,
+    /// An attempt to remove one is over.
+    attempted: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: u64,
+    /// The newest run of each container whose cgroup may exist.
+    newest: HashMap<String, u64>,
+    /// Attempts to remove that are under way.
+    removing: HashMap<String, usize>,
+}
+
+impl Runs {
+    /// Whole between any two statements, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on removals of earlier runs do nothing.
+    fn begin(&self, container: &str) {
+        let mut state = self.lock();
+        state.last += 1;
+        let run = state.last;
+        state.newest.insert(container.to_owned(), run);
+        while state.removing.contains_key(container) {
+            state = self
+                .attempted
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn newest(&self, container: &str) -> Option<u64> {
+        self.lock().newest.get(container).copied()
+    }
+
+    /// Attempts a removal unless there is a newer run.
+    fn attempt(
+        &self,
+        container: &str,
+        run: Option<u64>,
+        remove: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        {
+            let mut state = self.lock();
+            if state.newest.get(container).copied() != run {
+                return Ok(());
+            }
+            *state.removing.entry(container.to_owned()).or_default() += 1;
+        }
+        let removed = remove();
+        let mut state = self.lock();
+        let left = state.removing.get(container).map_or(0, |count| count - 1);
+        if left == 0 {
+            state.removing.remove(container);
+        } else {
+            state.removing.insert(container.to_owned(), left);
+        }
+        if removed.is_ok() && state.newest.get(container).copied() == run {
+            state.newest.remove(container);
+        }
+        drop(state);
+        self.attempted.notify_all();
+        removed
+    }
 }
 
 impl Cgroups {
     pub(crate) fn new(base: PathBuf) -> Self {
-        Self { base }
+        let runs = Arc::default();
+        Self { base, runs }
     }
 
     pub(crate) fn path(&self, container: &str) -> PathBuf {
@@ -49,6 +130,15 @@ impl Cgroups {
     /// Makes a container's cgroup and opens it; says whether it is new. One that is there already,
     /// left by the container's last run, is used.
     pub(crate) fn create(&self, container: &str) -> Result<(OwnedFd, bool), Error> {
+        self.runs.begin(container);
+        let made = self.make(container);
+        if made.is_err() {
+            self.runs.lock().newest.remove(container);
+        }
+        made
+    }
+
+    fn make(&self, container: &str) -> Result<(OwnedFd, bool), Error> {
         let path = self.path(container);
         let new = match fs::create_dir(&path) {
             Ok(()) => true,
@@ -83,13 +173,17 @@ impl Cgroups {
     }
 
     /// Removes a container's cgroup and all beneath it, trying again while processes are leaving.
-    /// A missing one is removed. Dropping the future stops the retries.
+    /// A missing one is removed, and one that the container has started in again is left alone.
+    /// Dropping the future stops the retries.
     pub(crate) async fn remove(&self, container: &str) -> Result<(), Error> {
         let path = self.path(container);
+        let run = self.runs.newest(container);
         let mut waits = REMOVE_RETRY_MS.into_iter();
         loop {
-            let tree = path.clone();
-            let removed = tokio::task::spawn_blocking(move || remove_tree(&tree, DEPTH_MAX)).await;
+            let (tree, runs, container) =
+                (path.clone(), Arc::clone(&self.runs), container.to_owned());
+            let attempt = move || runs.attempt(&container, run, || remove_tree(&tree, DEPTH_MAX));
+            let removed = tokio::task::spawn_blocking(attempt).await;
             let source = match removed.map_err(|_| Error::ShuttingDown)? {
                 Ok(()) => return Ok(()),
                 Err(source) => source,
@@ -177,6 +271,7 @@ mod tests {
         fs::create_dir_all(cgroups.path("c1").join("d")).unwrap();
         cgroups.remove("c1").await.unwrap();
         assert!(!cgroups.path("c1").exists());
+        assert_eq!(cgroups.runs.newest("c1"), None);
         cgroups.remove("c1").await.unwrap();
         fs::remove_dir(base).unwrap();
     }
@@ -187,6 +282,30 @@ mod tests {
         let cgroups = Cgroups::new(base.clone());
         assert!(cgroups.create("c1").unwrap().1);
         assert!(!cgroups.create("c1").unwrap().1);
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn a_removal_leaves_the_next_run_its_cgroup() {
+        let base = scratch("runs");
+        let cgroups = Cgroups::new(base.clone());
+        let path = cgroups.path("c1");
+        for _ in 0..500 {
+            cgroups.create("c1").unwrap();
+            let run = cgroups.runs.newest("c1");
+            let attempt = || {
+                let removed = cgroups.runs.attempt("c1", run, || remove_tree(&path, 1));
+                removed.unwrap();
+            };
+            std::thread::scope(|scope| {
+                scope.spawn(attempt);
+                cgroups.create("c1").unwrap();
+            });
+            assert!(path.exists());
+        }
+        let state = cgroups.runs.lock();
+        assert_eq!((state.newest.len(), state.removing.len()), (1, 0));
+        drop(state);
         fs::remove_dir_all(base).unwrap();
     }
 
