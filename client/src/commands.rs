@@ -65,6 +65,11 @@ fn full_id(context: &Context, name: &str) -> Result<String, Error> {
     Ok(reply.container.summary.id)
 }
 
+/// Whether the daemon knows no such container.
+fn is_missing(error: &Error) -> bool {
+    matches!(error.api(), Some(rcd_proto::Error::NoSuchContainer { .. }))
+}
+
 /// The exit code of a process, as ours.
 fn exit_code(code: i32) -> u8 {
     // wait(2) gives eight bits; anything else is not an exit code.

@@ -34,16 +34,12 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
         };
         match result {
             // The daemon restarted before it answered, and the removal had been made.
-            Err(error) if again && is_missing(&error) => text::print_line(id),
-            Err(error) if arguments.force && is_missing(&error) => {
+            Err(error) if again && super::is_missing(&error) => text::print_line(id),
+            Err(error) if arguments.force && super::is_missing(&error) => {
                 text::warn(&crate::error::report(&error));
                 Ok(())
             }
             result => result.and_then(|Empty {}| text::print_line(id)),
         }
     })
-}
-
-fn is_missing(error: &Error) -> bool {
-    matches!(error.api(), Some(rcd_proto::Error::NoSuchContainer { .. }))
 }

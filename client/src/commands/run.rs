@@ -117,10 +117,10 @@ pub fn attach_started(
                 connection.upgrade(methods::ATTACH, &parameters, None)
             }
             // It was removed at its end, and what it wrote can be had for a while.
-            Err(error) if is_gone(&error) => {
+            Err(error) if super::is_missing(&error) => {
                 parameters.start = false;
                 let attached = connection.upgrade(methods::ATTACH, &parameters, None);
-                attached.map_err(|error| match is_gone(&error) {
+                attached.map_err(|error| match super::is_missing(&error) {
                     true => Error::NotResumed {
                         what: format!("container {id} is gone, so its exit code is unknown"),
                     },
@@ -131,10 +131,6 @@ pub fn attach_started(
         };
     }
     result
-}
-
-fn is_gone(error: &Error) -> bool {
-    matches!(error.api(), Some(rcd_proto::Error::NoSuchContainer { .. }))
 }
 
 /// Parameters to attach with; the log is read from its end.

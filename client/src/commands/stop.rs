@@ -37,13 +37,16 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<u8, Error> {
     });
     let timeout_s = timeout_s.transpose()?;
     super::for_each(&arguments.containers, |id| {
-        let Empty {} = context.address.ask_patiently(
-            methods::STOP,
-            &StopParams {
-                id: super::full_id(context, id)?,
-                timeout_s,
-            },
-        )?;
+        let parameters = StopParams {
+            id: super::full_id(context, id)?,
+            timeout_s,
+        };
+        let (result, again) = context.address.ask_again(methods::STOP, &parameters);
+        match result {
+            // The daemon restarted before it answered, and a --rm container has ended.
+            Err(error) if again && super::is_missing(&error) => {}
+            result => result.map(|Empty {}| ())?,
+        }
         text::print_line(id)
     })
 }
