@@ -469,3 +469,20 @@ async fn an_image_in_use_stays_until_its_containers_go() {
     assert!(world.engine.containers().is_empty());
     assert!(world.engine.image("i").is_err());
 }
+
+#[tokio::test]
+async fn a_container_to_be_removed_at_its_end_outlives_a_restart_before_its_start() {
+    let world = World::new().await;
+    let unstarted = world.create("unstarted", true).await;
+    let started = world.create("started", true).await;
+    world.engine.start_container(&started).await.unwrap();
+    // What the first mount makes; the holder then forgets the process, as a new one would.
+    let work = world.engine.paths(&started).unwrap().dirs.work;
+    std::fs::create_dir(work.join("work")).unwrap();
+    let fake = Arc::clone(&world.fake);
+    fake.processes.lock().unwrap().clear();
+    let world = world.restart().await;
+    assert_eq!(world.phase(&unstarted), Phase::Created);
+    assert!(world.engine.container(&started).is_err());
+    world.engine.start_container(&unstarted).await.unwrap();
+}
