@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -22,22 +22,44 @@ const VARLINK: &str = "varlink";
 pub struct Sockets {
     /// The varlink socket.
     pub varlink: UnixListener,
-    /// Its path, if this process made it and has to remove it.
-    pub made: Option<PathBuf>,
+    /// The socket that this process made and has to remove, if it did.
+    pub made: Option<Made>,
+}
+
+/// A socket in the file system, known by its inode: a successor may have put its own in place.
+#[derive(Debug, Clone)]
+pub struct Made {
+    path: PathBuf,
+    inode: Option<(u64, u64)>,
+}
+
+impl Made {
+    fn new(path: &Path) -> Made {
+        Made {
+            path: path.to_owned(),
+            inode: inode(path),
+        }
+    }
+
+    /// Removes it if it is still this process's.
+    pub fn remove(&self) {
+        if self.inode.is_some() && self.inode == inode(&self.path) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    let metadata = path.symlink_metadata().ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 impl Sockets {
     /// Removes what this process made, for one that ends before it serves.
     pub fn remove(self) {
-        remove_made(self.made.as_deref());
-    }
-}
-
-/// Removes a socket that this process made: nothing serves it any more, and the next daemon would
-/// replace it as well.
-pub fn remove_made(made: Option<&Path>) {
-    if let Some(path) = made {
-        let _ = std::fs::remove_file(path);
+        if let Some(made) = self.made {
+            made.remove();
+        }
     }
 }
 
@@ -54,7 +76,7 @@ pub fn sockets(path: &Path) -> Result<Sockets, Error> {
         }),
         None => Ok(Sockets {
             varlink: listen(path)?,
-            made: Some(path.to_owned()),
+            made: Some(Made::new(path)),
         }),
     }
 }

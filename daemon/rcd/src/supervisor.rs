@@ -79,7 +79,9 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     let made = plan.sockets.made.clone();
     let result = runtime.block_on(supervise(plan));
     runtime.shutdown_timeout(BLOCKING_PATIENCE);
-    activation::remove_made(made.as_deref());
+    if let Some(made) = made {
+        made.remove();
+    }
     result
 }
 

@@ -111,7 +111,9 @@ enum Config {
 fn read_configs(root: &Root, report: &mut OpenReport) -> Result<BTreeMap<String, Config>> {
     let mut configs = BTreeMap::new();
     for id in disk::names(&root.folder(container::FOLDER))? {
-        if container::check_id(&id).is_err() {
+        // What is no container's is none of ours to touch.
+        let path = root.folder(container::FOLDER).join(&id);
+        if container::check_id(&id).is_err() || !path.is_dir() {
             continue;
         }
         let config = match readable(container::read_config(root, &id), report)? {

@@ -300,8 +300,12 @@ impl<R: Read> Archive<R> {
             + others()
                 .map(|(_, byte)| i64::from(byte.cast_signed()))
                 .sum::<i64>();
-        let told = self.check(header.cksum().map_err(|error| error.to_string()))?;
-        if i64::from(told) != unsigned && i64::from(told) != signed {
+        let told = self.check(field(&header.as_old().cksum, || {
+            header.cksum().map(u64::from)
+        }))?;
+        // Eight octal digits: it fits.
+        let told = i64::try_from(told).unwrap_or(i64::MAX);
+        if told != unsigned && told != signed {
             return Err(self.error("header checksum is wrong"));
         }
         Ok(Some(header))
