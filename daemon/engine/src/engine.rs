@@ -136,10 +136,10 @@ impl Shared {
     }
 
     /// Removes a dead container's cgroup in the background.
-    pub(crate) fn remove_cgroup(self: &Arc<Self>, container: &Container) {
-        let (shared, id) = (Arc::clone(self), container.id().to_owned());
-        self.tasks
-            .spawn(async move { shared.runtime.remove_cgroup(id).await });
+    pub(crate) fn remove_cgroup(&self, container: &Container) {
+        // Called here and not in the task: a start that comes first must not lose its cgroup.
+        let removal = self.runtime.remove_cgroup(container.id());
+        self.tasks.spawn(removal);
     }
 }
 

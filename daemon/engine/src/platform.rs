@@ -26,8 +26,8 @@ pub trait Runtime: Send + Sync + 'static {
     fn acknowledge(&self, key: ProcessKey) -> BoxFuture<'_, ()>;
     /// Closes a kept descriptor.
     fn drop_kept(&self, key: ProcessKey, slot: Slot) -> BoxFuture<'_, ()>;
-    /// Removes a dead container's cgroup.
-    fn remove_cgroup(&self, container: String) -> BoxFuture<'_, ()>;
+    /// Removes the cgroup that a dead container has at the call, whenever the future is polled.
+    fn remove_cgroup(&self, container: &str) -> BoxFuture<'static, ()>;
     /// Removes the cgroups of containers that are not in `live`, before anything is started. Returns
     /// those that are busy still.
     fn remove_stray_cgroups(&self, live: Vec<String>) -> BoxFuture<'_, Vec<String>>;
@@ -56,8 +56,8 @@ impl Runtime for rcd_runtime::Runtime {
         Box::pin(rcd_runtime::Runtime::drop_kept(self, key, slot))
     }
 
-    fn remove_cgroup(&self, container: String) -> BoxFuture<'_, ()> {
-        Box::pin(async move { rcd_runtime::Runtime::remove_cgroup(self, &container).await })
+    fn remove_cgroup(&self, container: &str) -> BoxFuture<'static, ()> {
+        Box::pin(rcd_runtime::Runtime::remove_cgroup(self, container))
     }
 
     fn remove_stray_cgroups(&self, live: Vec<String>) -> BoxFuture<'_, Vec<String>> {

@@ -81,10 +81,7 @@ pub(crate) async fn take_up(shared: &Arc<Shared>, events: mpsc::Receiver<Event>)
     }
     shared.empty_trash();
     for container in shared.runtime.remove_stray_cgroups(live).await {
-        let runtime = Arc::clone(&shared.runtime);
-        shared
-            .tasks
-            .spawn(async move { runtime.remove_cgroup(container).await });
+        shared.tasks.spawn(shared.runtime.remove_cgroup(&container));
     }
     let _ = ready.send(());
     Ok(())
@@ -201,7 +198,7 @@ async fn end_orphan(shared: &Arc<Shared>, process: Process) {
         let _ = rcd_sys::pidfd::send_signal(pidfd.as_fd(), nix::sys::signal::SIGKILL as i32);
     }
     if process.exit.is_some() {
-        let container = process.key.container.clone();
+        let container = &process.key.container;
         shared.runtime.remove_cgroup(container).await;
         shared.runtime.acknowledge(process.key).await;
     }
@@ -264,7 +261,7 @@ fn handle(shared: &Arc<Shared>, event: Event) {
                 None => {
                     let runtime = Arc::clone(&shared.runtime);
                     shared.tasks.spawn(async move {
-                        runtime.remove_cgroup(key.container.clone()).await;
+                        runtime.remove_cgroup(&key.container).await;
                         runtime.acknowledge(key).await;
                     });
                 }

@@ -141,7 +141,7 @@ impl Runtime for Fake {
         async {}.boxed()
     }
 
-    fn remove_cgroup(&self, _container: String) -> BoxFuture<'_, ()> {
+    fn remove_cgroup(&self, _container: &str) -> BoxFuture<'static, ()> {
         async {}.boxed()
     }
 

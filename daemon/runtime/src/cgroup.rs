@@ -173,34 +173,18 @@ impl Cgroups {
     }
 
     /// Removes a container's cgroup and all beneath it, trying again while processes are leaving.
+    /// What is removed is that of the run which was the newest at the call, whenever the future is
+    /// polled.
     /// A missing one is removed, and one that the container has started in again is left alone.
     /// Dropping the future stops the retries.
-    pub(crate) async fn remove(&self, container: &str) -> Result<(), Error> {
+    pub(crate) fn remove(
+        &self,
+        container: &str,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let path = self.path(container);
         let run = self.runs.newest(container);
-        let mut waits = REMOVE_RETRY_MS.into_iter();
-        loop {
-            let (tree, runs, container) =
-                (path.clone(), Arc::clone(&self.runs), container.to_owned());
-            let attempt = move || runs.attempt(&container, run, || remove_tree(&tree, DEPTH_MAX));
-            let removed = tokio::task::spawn_blocking(attempt).await;
-            let source = match removed.map_err(|_| Error::ShuttingDown)? {
-                Ok(()) => return Ok(()),
-                Err(source) => source,
-            };
-            match waits.next() {
-                Some(ms) if source.kind() == io::ErrorKind::ResourceBusy => {
-                    tokio::time::sleep(Duration::from_millis(ms)).await;
-                }
-                _ => {
-                    return Err(Error::Cgroup {
-                        what: "remove",
-                        path,
-                        source,
-                    });
-                }
-            }
-        }
+        let (runs, container) = (Arc::clone(&self.runs), container.to_owned());
+        async move { remove(path, runs, container, run).await }
     }
 
     /// Tries once to remove each cgroup whose name `stray` accepts. Returns those that are busy.
@@ -216,10 +200,47 @@ impl Cgroups {
     }
 
     /// [`Cgroups::remove`] where nobody can do anything about a failure.
-    pub(crate) async fn remove_or_warn(&self, container: &str) {
-        if let Err(error) = self.remove(container).await {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(container.id = container, %error, source, "cgroup left behind");
+    pub(crate) fn remove_or_warn(
+        &self,
+        container: &str,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (removal, container) = (self.remove(container), container.to_owned());
+        async move {
+            if let Err(error) = removal.await {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(container.id = container, %error, source, "cgroup left behind");
+            }
+        }
+    }
+}
+
+/// Removes the tree at `path`, unless a later run has taken it.
+async fn remove(
+    path: PathBuf,
+    runs: Arc<Runs>,
+    container: String,
+    run: Option<u64>,
+) -> Result<(), Error> {
+    let mut waits = REMOVE_RETRY_MS.into_iter();
+    loop {
+        let (tree, runs, container) = (path.clone(), Arc::clone(&runs), container.clone());
+        let attempt = move || runs.attempt(&container, run, || remove_tree(&tree, DEPTH_MAX));
+        let removed = tokio::task::spawn_blocking(attempt).await;
+        let source = match removed.map_err(|_| Error::ShuttingDown)? {
+            Ok(()) => return Ok(()),
+            Err(source) => source,
+        };
+        match waits.next() {
+            Some(ms) if source.kind() == io::ErrorKind::ResourceBusy => {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+            }
+            _ => {
+                return Err(Error::Cgroup {
+                    what: "remove",
+                    path,
+                    source,
+                });
+            }
         }
     }
 }

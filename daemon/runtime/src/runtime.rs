@@ -157,14 +157,18 @@ impl Runtime {
 
     /// Removes a dead container's cgroup and all beneath it, trying for some seconds while the
     /// kernel lets go of the last process. What is left then is reported in the log.
-    pub async fn remove_cgroup(&self, container: &str) {
-        let Some(cgroups) = &self.inner.cgroups else {
-            return;
-        };
-        if prepare::id(container).is_err() {
-            return;
+    ///
+    /// It is the run that was the newest at the call whose cgroup goes, whenever the future is
+    /// polled: a start that comes in between keeps its own.
+    pub fn remove_cgroup(&self, container: &str) -> impl Future<Output = ()> + Send + use<> {
+        let known = prepare::id(container).is_ok();
+        let cgroups = self.inner.cgroups.as_ref().filter(|_| known);
+        let removal = cgroups.map(|cgroups| cgroups.remove_or_warn(container));
+        async move {
+            if let Some(removal) = removal {
+                removal.await;
+            }
         }
-        cgroups.remove_or_warn(container).await;
     }
 
     /// Removes the cgroups of containers that are not in `live`: a daemon that was killed between a
