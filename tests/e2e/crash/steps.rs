@@ -156,6 +156,24 @@ pub(super) const OPERATIONS: &[Operation] = &[
         check: checks::killed,
     },
     Operation {
+        name: "stop of a container with --rm",
+        group: Group::Removals,
+        steps: &[
+            "stop.signalled",
+            "exit.drained",
+            "exit.published",
+            "container.thrown",
+            "exit.forgotten",
+        ],
+        prepare: &[&[
+            "run", "-d", "--rm", "--name", "cc", "busybox", "sleep", "1000",
+        ]],
+        command: &["stop", "-t", "0", "cc"],
+        code: 0,
+        waited_for: false,
+        check: checks::removed,
+    },
+    Operation {
         name: "kill",
         group: Group::Removals,
         steps: &["kill.signalled", "exit.published"],
