@@ -9,7 +9,7 @@ use rcd_sys::failpoint;
 use crate::container::exec::{Exec, ExecSession};
 use crate::container::lifecycle::{Admission, Request, admit};
 use crate::container::start::exec_options;
-use crate::engine::{Engine, Shared};
+use crate::engine::{Engine, Shared, now_ns};
 use crate::error::{Error, Result, exit_code};
 use crate::names::random_id;
 use crate::tables::EXECS_MAX;
@@ -63,7 +63,7 @@ impl Engine {
             return Err(error);
         }
         if !request.attached {
-            self.shared.tasks.spawn(exec.discard_after(Duration::ZERO));
+            exec.read_unless_taken(&self.shared, Duration::ZERO);
         }
         Ok(id)
     }
@@ -100,7 +100,7 @@ pub(crate) fn ended(shared: &Arc<Shared>, key: ProcessKey, exit: Exit) {
         if let Some(exec) = exec {
             failpoint::reach("exec.ended");
             exec.exit.send_replace(Some(exit));
-            let patience = Duration::from_secs(ENDED_S_MAX);
+            let patience = patience(exit.at_ns, now_ns());
             tokio::select! {
                 () = later.shutdown.cancelled() => return,
                 () = tokio::time::sleep(patience) => {}
@@ -110,4 +110,26 @@ pub(crate) fn ended(shared: &Arc<Shared>, key: ProcessKey, exit: Exit) {
         // Until here a successor would still find the exit code at the holder.
         later.runtime.acknowledge(key).await;
     });
+}
+
+/// How long an exec that ended then can still be asked for. It counts from the end, not from when
+/// this daemon heard of it: under a daemon that dies again and again, the holder would keep them all.
+fn patience(ended_at_ns: u64, now_ns: u64) -> Duration {
+    let age = Duration::from_nanos(now_ns.saturating_sub(ended_at_ns));
+    Duration::from_secs(ENDED_S_MAX).saturating_sub(age)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ended_exec_is_kept_from_its_end_on() {
+        const S: u64 = 1_000_000_000;
+        for (ended, now, want) in [(100, 100, 60), (100, 130, 30), (100, 160, 0), (100, 900, 0)] {
+            assert_eq!(patience(ended * S, now * S), Duration::from_secs(want));
+        }
+        // The clock was set back.
+        assert_eq!(patience(100 * S, 10 * S), Duration::from_secs(60));
+    }
 }
