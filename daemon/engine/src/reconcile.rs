@@ -214,8 +214,7 @@ fn take_up_exec(shared: &Arc<Shared>, process: Process) {
     }
     let id = process.key.exec.clone().unwrap_or_default();
     shared.tables().execs.insert(id, Arc::clone(&exec));
-    let patience = crate::container::exec::reattach_patience();
-    shared.tasks.spawn(exec.discard_after(patience));
+    exec.read_unless_taken(shared, crate::container::exec::reattach_patience());
 }
 
 /// Hands the runtime's events to whom they concern. Never waits for the runtime, which may be

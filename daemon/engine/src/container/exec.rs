@@ -116,7 +116,12 @@ impl Exec {
             return;
         }
         self.parts().outputs = Some(outputs);
-        let patience = reattach_patience();
+        self.read_unless_taken(shared, reattach_patience());
+    }
+
+    /// Sees to it that somebody reads the output, if no client takes it within `patience`.
+    pub(crate) fn read_unless_taken(self: Arc<Exec>, shared: &Shared, patience: Duration) {
+        // A shutdown must not wait for the end of the exec: the holder keeps its pipes.
         let shutdown = shared.shutdown.clone();
         shared.tasks.spawn(async move {
             tokio::select! {
@@ -127,7 +132,7 @@ impl Exec {
     }
 
     /// Reads output and throws it away, unless a client takes it within `patience`.
-    pub(crate) async fn discard_after(self: Arc<Exec>, patience: Duration) {
+    async fn discard_after(self: Arc<Exec>, patience: Duration) {
         tokio::time::sleep(patience).await;
         let Some(mut outputs) = self.parts().outputs.take() else {
             return;
