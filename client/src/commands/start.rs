@@ -5,7 +5,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clap::ArgAction;
 use rcd_proto::types::Empty;
-use rcd_proto::types::container::{ContainerId, ContainerState, ContainerSummary, InspectReply};
+use rcd_proto::types::container::{
+    ContainerId, ContainerState, ContainerSummary, InspectReply, LogsParams, LogsReply,
+};
 
 use super::run::{Interactive, attach_parameters};
 use crate::attach::detach;
@@ -122,6 +124,16 @@ fn start_attached(arguments: &Arguments, context: &Context, container: &str) -> 
         .flatten();
     let mut parameters = attach_parameters(&detail.summary.id, stdin, size);
     parameters.start = true;
+    // Where this run's output begins, should the daemon restart before it says so.
+    let end = LogsParams {
+        id: detail.summary.id,
+        follow: false,
+        tail: Some(0),
+    };
+    let address = &context.address;
+    let (log, _) = address.upgrade::<_, LogsReply>(&signals, methods::LOGS, &end)?;
+    (parameters.stdout_offset, parameters.stderr_offset) =
+        (Some(log.stdout_offset), Some(log.stderr_offset));
     let connection = context.address.connect_with(&signals)?;
     let (reply, stream) = super::run::attach_started(connection, context, &signals, parameters)?;
     interactive.session(context, &signals, &reply, arguments.sig_proxy, stream)
