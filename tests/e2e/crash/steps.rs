@@ -121,6 +121,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
         check: checks::ran,
     },
     Operation {
+        name: "start -a",
+        group: Group::Containers,
+        steps: &["start.begun", "start.spawned", "exit.published"],
+        prepare: &[&["create", "--name", "cc", "busybox", "sh", "-c", SCRIPT]],
+        command: &["start", "-a", "cc"],
+        code: 7,
+        waited_for: false,
+        check: checks::ran,
+    },
+    Operation {
         name: "run --rm",
         group: Group::Containers,
         steps: &[
