@@ -10,6 +10,7 @@
 //! for it and takes the stream up again where it broke (see [`target`]). Input that the lost daemon
 //! had received and not yet passed on is lost with it; all else is kept.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -47,6 +48,10 @@ const WRITE_BYTES_MAX: usize = 4096;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 32 << 10;
+
+/// After so many Ctrl-C or SIGTERM the user means `rc` itself: a first process that ignores them
+/// must not hold it for ever. Docker's number.
+const ENDING_SIGNALS_MAX: u32 = 3;
 
 /// How long passing a signal on may take.
 const KILL_S_MAX: u64 = 5;
@@ -133,6 +138,7 @@ pub struct Session {
     options: Options,
     outbox: Outbox,
     pending: Option<Pending>,
+    ending_signals: Cell<u32>,
 }
 
 /// The connection in use.
@@ -182,6 +188,7 @@ impl Session {
             options,
             outbox: Outbox::default(),
             pending: None,
+            ending_signals: Cell::new(0),
         }
     }
 
@@ -396,8 +403,10 @@ impl Session {
         while let Some(signal) = self.options.signals.next() {
             match (signal, &self.options.proxy) {
                 (Signal::SIGWINCH, _) => self.send_size(),
-                (signal, Some(container)) => proxy(&self.options.address, container, signal)?,
-                (signal, None) => {
+                (signal, Some(container)) if !self.is_enough(signal) => {
+                    proxy(&self.options.address, container, signal)?;
+                }
+                (signal, _) => {
                     return Err(Error::Interrupted {
                         signal: signal as i32,
                     });
@@ -405,6 +414,15 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Counts signals that ask for an end. Tells whether the user has asked often enough.
+    fn is_enough(&self, signal: Signal) -> bool {
+        if !matches!(signal, Signal::SIGINT | Signal::SIGTERM) {
+            return false;
+        }
+        self.ending_signals.set(self.ending_signals.get() + 1);
+        self.ending_signals.get() >= ENDING_SIGNALS_MAX
     }
 
     fn size(&self) -> Option<terminal::Size> {
