@@ -159,7 +159,14 @@ async fn pull(
         let _no_collection = shared.pulls.tagging.lock().await;
         HeldLayers::new(shared, &resolved)
     };
-    let progress = Arc::new(Progress::new(shared, &resolved));
+    let wanted = Arc::clone(&resolved);
+    let present = shared
+        .with_store("look for layers", move |store| {
+            let diff_ids = wanted.layers.iter().map(|layer| &layer.diff_id);
+            Ok(diff_ids.map(|diff_id| store.has_layer(diff_id)).collect())
+        })
+        .await?;
+    let progress = Arc::new(Progress::new(&resolved, present));
     let first = PullEvent::Resolved {
         reference: reference.to_string(),
         layers: progress.all(),
@@ -362,17 +369,17 @@ impl LayerCounters {
 }
 
 impl Progress {
-    fn new(shared: &Shared, resolved: &Resolved) -> Progress {
-        let counters = |layer: &Layer| LayerCounters {
+    fn new(resolved: &Resolved, present: Vec<bool>) -> Progress {
+        let counters = |(layer, present): (&Layer, bool)| LayerCounters {
             digest: layer.digest.clone(),
             total: layer.size,
             received: AtomicU64::new(0),
-            state: Mutex::new(match shared.store.has_layer(&layer.diff_id) {
+            state: Mutex::new(match present {
                 true => LayerState::Exists,
                 false => LayerState::Waiting,
             }),
         };
-        let layers: Vec<_> = resolved.layers.iter().map(counters).collect();
+        let layers: Vec<_> = resolved.layers.iter().zip(present).map(counters).collect();
         let told = layers.iter().map(LayerCounters::now).collect();
         Progress {
             layers,
