@@ -9,6 +9,7 @@ pub(crate) mod remove;
 
 use std::sync::Arc;
 
+use rcd_registry::Reference;
 use rcd_store::ImageRecord;
 use rcd_sys::failpoint;
 
@@ -40,6 +41,14 @@ impl Engine {
         let containers = tables.users_of(&record.id).len();
         Ok(ImageInfo { record, containers })
     }
+}
+
+/// Reads a reference that a user gave.
+fn parse_reference(text: &str) -> Result<Reference> {
+    text.parse().map_err(|source| Error::InvalidReference {
+        reference: text.to_owned(),
+        reason: crate::error::chain(&source),
+    })
 }
 
 /// Puts an image on record, durably, under `reference`, which another image loses.

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rcd_registry::Reference;
 use rcd_store::{Compression, LayerSource, UnpackedLayer};
 use rcd_sys::failpoint;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::layers::{self, Pipe};
-use super::{record, tag};
+use super::{parse_reference, record, tag};
 use crate::create::check_process;
 use crate::engine::{Engine, Shared};
 use crate::error::{Error, Result};
@@ -97,12 +96,7 @@ impl Engine {
 
 /// The full form of a reference that is to be given to an image.
 fn full_reference(reference: &str) -> Result<String> {
-    let parsed = reference
-        .parse::<Reference>()
-        .map_err(|source| Error::InvalidReference {
-            reference: reference.to_owned(),
-            reason: crate::error::chain(&source),
-        })?;
+    let parsed = parse_reference(reference)?;
     match parsed.digest() {
         None => Ok(parsed.to_string()),
         Some(_) => Err(Error::invalid(

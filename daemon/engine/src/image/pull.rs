@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::DropGuard;
 
-use super::{layers, record, tag};
+use super::{layers, parse_reference, record, tag};
 use crate::engine::{Engine, Shared};
 use crate::error::{Error, Result};
 use crate::tables::{hold, release};
@@ -96,12 +96,7 @@ impl Engine {
     /// # Errors
     /// Not a reference, not a platform. What goes wrong later is an event.
     pub fn pull(&self, reference: &str, platform: Option<&str>) -> Result<PullSession> {
-        let parsed = reference
-            .parse::<Reference>()
-            .map_err(|source| Error::InvalidReference {
-                reference: reference.to_owned(),
-                reason: crate::error::chain(&source),
-            })?;
+        let parsed = parse_reference(reference)?;
         let platform = platform
             .map(str::parse::<Platform>)
             .transpose()
