@@ -199,6 +199,8 @@ impl Session {
     /// user, or a signal.
     pub fn run(mut self, upgraded: Upgraded) -> Result<Ending, Error> {
         let mut link = Link::new(upgraded)?;
+        // The terminal may have changed since its size was given, while the reply was awaited.
+        self.send_size();
         loop {
             if let Some(ending) = self.pump(&mut link)? {
                 return Ok(ending);
