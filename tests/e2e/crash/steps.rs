@@ -228,7 +228,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         group: Group::Removals,
         steps: &["spawn.prepared", "exec.spawned", "exec.ended"],
         prepare: &[SLEEPER],
-        command: &["exec", "cc", "sh", "-c", "exit 5"],
+        // It lives long enough for its client to have had the answer that names it.
+        command: &["exec", "cc", "sh", "-c", "sleep 0.5; exit 5"],
         code: 5,
         waited_for: false,
         check: checks::executed,
