@@ -3,19 +3,51 @@
 //! Absolute times drift from day to day and machine to machine; the ratio of two medians that were
 //! measured in turns does not. All times are those of whole client processes.
 
+mod load;
+mod memory;
+mod peers;
+mod report;
+mod sample;
+
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use clap::{Args, Subcommand};
-use rcd_tests::{Daemon, Environment, Error, Result, Service, command::check, image};
+use rcd_tests::{Daemon, Environment, Error, Registry, Result, command::check, image};
 use serde_json::{Value, json};
 
+use self::{
+    load::{Beside, Load, Puller, Writer, beside},
+    peers::Peers,
+    report::{Report, Row, load_average},
+    sample::{Series, in_turns, once},
+};
 use crate::{Outcome, build, host, packages};
+
+/// Above this, others use the machine, and times say little; ratios are what is left.
+const QUIET_LOAD: f64 = 0.5;
+/// A `run` shall take at most this part of a `crun run`.
+const OF_CRUN: f64 = 0.6;
+/// How much longer a median may be and still count as equal on a machine with two cores.
+const EQUAL_WITHIN: f64 = 1.25;
+/// Starts at once, beside podman.
+const MANY: usize = 16;
+/// Starts at once that all have to succeed.
+const VERY_MANY: usize = 200;
+/// Rounds of those.
+const VERY_MANY_ROUNDS: usize = 3;
+/// After the last start a daemon has this long to become idle.
+const IDLE_S: u64 = 2;
+/// Layer of the image that is pulled beside starts: incompressible files, so this is also what
+/// travels.
+const PULLED_FILES: u32 = 128;
+const PULLED_FILE_BYTES: usize = 1 << 20;
 
 /// What to measure.
 #[derive(Args)]
@@ -26,9 +58,9 @@ pub(crate) struct Options {
 
 #[derive(Subcommand)]
 enum What {
-    /// run, exec and ps beside podman and crun
+    /// run, exec and ps beside podman and crun; starts beside other work; memory
     Start {
-        /// Repetitions of each measurement
+        /// Samples of each measurement
         #[arg(long, default_value_t = 30)]
         runs: usize,
         /// Where to write the numbers
@@ -44,6 +76,9 @@ pub(crate) struct InnerOptions {
     runs: usize,
     #[arg(long)]
     json: PathBuf,
+    /// The program that prints the spec of rcd's containers
+    #[arg(long)]
+    spec: PathBuf,
 }
 
 /// Builds release and measures.
@@ -51,312 +86,268 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let What::Start { runs, json } = &options.what;
     println!("== building (release)");
     let programs = build::programs(true)?;
+    let mut spec = build::cargo();
+    spec.args(["build", "--release", "-p", "rcd-runtime"]);
+    let built = spec.args(["--example", "spec"]).status();
+    if !built.map_err(Error::io("run cargo"))?.success() {
+        return Err(Error::Missing("the build failed".into()));
+    }
     // The user cannot write into the checkout: he writes here, and we copy.
     let shared = std::env::temp_dir().join(format!("rcd-bench-{}", std::process::id()));
     rcd_tests::environment::write(&shared, "")?;
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    let open = fs::Permissions::from_mode(0o666);
     fs::set_permissions(&shared, open).map_err(Error::io("open the result file"))?;
-    let text = |value: &dyn ToString| value.to_string();
-    let arguments = ["bench".into(), "--runs".into(), text(runs), "--json".into()];
+    let text = |path: &Path| path.to_string_lossy().into_owned();
     let arguments = [
-        arguments.as_slice(),
-        &[shared.to_string_lossy().into_owned()],
-    ]
-    .concat();
+        "bench".into(),
+        format!("--runs={runs}"),
+        format!("--json={}", text(&shared)),
+        format!("--spec={}", text(&programs.join("examples/spec"))),
+    ];
     let code = host::enter(
         &programs,
         &arguments,
         &[&packages::NEEDED, &packages::PEERS],
     );
     let target = build::root().join(json);
-    let copied = fs::copy(&shared, &target).map_err(Error::io("copy the result file"));
+    let copied = match &code {
+        Ok(0) => fs::copy(&shared, &target).map_err(Error::io("copy the result file")),
+        _ => Ok(0),
+    };
     fs::remove_file(&shared).ok();
     let code = code?;
-    copied?;
-    println!("numbers in {}", target.display());
+    if copied? > 0 {
+        println!("numbers in {}", target.display());
+    }
     Ok(code)
-}
-
-/// One row: the same work done by rcd and by a peer.
-struct Row {
-    work: &'static str,
-    rcd: f64,
-    peer: &'static str,
-    other: f64,
-    /// What the ratio (peer by rcd) shall be at least.
-    goal: f64,
-}
-
-struct Bench<'a> {
-    rcd: Service,
-    work: PathBuf,
-    environment: &'a Environment,
-    runs: usize,
-    rows: Vec<Row>,
-    extra: Vec<(&'static str, f64, &'static str)>,
 }
 
 /// Measures everything and prints the table.
 pub(crate) fn inside(environment: &Environment, options: &InnerOptions) -> Outcome {
-    let rcd = Service::start(environment)?;
-    let tar = image::busybox_tar(&environment.cache)?;
-    rcd.rc_ok(&["import", &tar.to_string_lossy(), "busybox:latest"])?;
-    let work = rcd.sandbox().home.clone();
-    let (runs, rows) = (options.runs.max(3), Vec::new());
+    let before = load_average();
+    println!("load average: {before:.2}");
+    if before > QUIET_LOAD {
+        println!("warning: above {QUIET_LOAD}: others use this machine; trust ratios only");
+    }
     let mut bench = Bench {
-        rcd,
-        work,
+        peers: Peers::start(environment, &options.spec)?,
         environment,
-        runs,
-        rows,
-        extra: Vec::new(),
+        runs: options.runs.max(3),
+        report: Report::default(),
     };
-    bench.prepare_peers(&tar)?;
-    bench.alone()?;
-    bench.parallel()?;
-    bench.memory()?;
-    bench.exec_and_ps()?;
-    bench.dirty_pages()?;
-    bench.print();
-    let text = serde_json::to_string_pretty(&bench.json()).unwrap_or_default();
+    let measured = bench.everything();
+    bench.report.load = [before, load_average()];
+    bench.report.versions = bench.versions();
+    bench.report.print();
+    let text = serde_json::to_string_pretty(&bench.report.json(bench.runs)).unwrap_or_default();
     rcd_tests::environment::write(&options.json, &text)?;
-    bench.podman(&["rm", "-fa", "-t", "0"])?;
-    bench.podman(&["rmi", "-fa"])?;
-    Ok(0)
+    bench.peers.end()?;
+    measured.map(|()| 0)
+}
+
+struct Bench<'a> {
+    peers: Peers,
+    environment: &'a Environment,
+    runs: usize,
+    report: Report,
 }
 
 impl Bench<'_> {
-    fn rc_command(&self, arguments: &[&str]) -> Command {
-        self.rcd.sandbox().rc_command(arguments)
+    fn everything(&mut self) -> Result<()> {
+        let step = |what: &str| println!("== {what}");
+        step("memory after the first starts");
+        self.memory()?;
+        step("run beside crun and podman");
+        self.report.differences = self.peers.differences()?;
+        self.alone()?;
+        step("many at once");
+        self.at_once()?;
+        step("exec and ps; processes of a container");
+        self.exec_and_ps()?;
+        step("run beside 500 MB of dirty pages");
+        let mut writer = Writer::new(self.peers.home());
+        self.beside_load("dirty pages", &mut writer)?;
+        drop(writer);
+        step("run beside a pull");
+        self.beside_pull()?;
+        let daemon = memory::pss_mib(self.peers.rcd.daemon_pid()?).unwrap_or(f64::NAN);
+        self.report
+            .fact("daemon after all of this, PSS", daemon, "MiB", None);
+        Ok(())
     }
 
-    fn podman_command(&self, arguments: &[&str]) -> Command {
-        let mut podman = self.rcd.sandbox().command("podman");
-        podman
-            .arg("--root")
-            .arg(self.work.join("podman/root"))
-            .arg("--runroot")
-            .arg(self.rcd.sandbox().runtime.join("podman"))
-            .args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"])
-            .args(arguments);
-        podman
-    }
-
-    fn podman(&self, arguments: &[&str]) -> Result<String> {
-        check(&mut self.podman_command(arguments))
-    }
-
-    /// `crun run` of a bundle with the same program and namespaces; each needs a name of its own.
-    fn crun_command(&self, name: &str) -> Command {
-        let mut crun = self.rcd.sandbox().command("crun");
-        crun.args(["--cgroup-manager", "disabled", "--root"])
-            .arg(self.rcd.sandbox().runtime.join("crun"))
-            .args(["run", "--bundle"])
-            .arg(self.work.join("bundle"))
-            .arg(name);
-        crun
-    }
-
-    fn prepare_peers(&self, tar: &Path) -> Result<()> {
-        let bundle = self.work.join("bundle");
-        let rootfs = bundle.join("rootfs");
-        fs::create_dir_all(&rootfs).map_err(Error::io("make a bundle"))?;
-        check(
-            Command::new("tar")
-                .arg("-xf")
-                .arg(tar)
-                .arg("-C")
-                .arg(&rootfs),
-        )?;
-        let mut spec = self.rcd.sandbox().command("crun");
-        check(spec.args(["spec", "--rootless"]).current_dir(&bundle))?;
-        let config = bundle.join("config.json");
-        let text = fs::read_to_string(&config).map_err(Error::io("read the bundle's config"))?;
-        let mut spec: Value = serde_json::from_str(&text).unwrap_or_default();
-        spec["process"]["terminal"] = false.into();
-        spec["process"]["args"] = json!(["true"]);
-        rcd_tests::environment::write(&config, &spec.to_string())?;
-        check(&mut self.crun_command("probe"))?;
-        self.podman(&["import", "-q", &tar.to_string_lossy(), "busybox:latest"])
-            .map(drop)
-    }
-
-    /// Medians of several commands, measured in turns, in milliseconds.
-    fn medians(&self, runs: usize, commands: &[&dyn Fn(usize) -> Command]) -> Result<Vec<f64>> {
-        let mut times = vec![Vec::new(); commands.len()];
-        for round in 0..runs + 2 {
-            for (command, times) in commands.iter().zip(&mut times) {
-                let time = timed(&mut [command(round)])?;
-                // Two rounds of warming up.
-                if round >= 2 {
-                    times.push(time);
-                }
-            }
-        }
-        Ok(times.into_iter().map(median).collect())
-    }
-
-    fn rc_true(&self) -> Command {
-        self.rc_command(&["run", "--rm", "busybox", "true"])
-    }
-
-    fn podman_true(&self) -> Command {
-        self.podman_command(&["run", "--rm", "--network", "none", "busybox", "true"])
-    }
-
-    fn row(&mut self, work: &'static str, rcd: f64, (peer, other): (&'static str, f64), goal: f64) {
-        self.rows.push(Row {
-            work,
+    fn row(&mut self, work: &str, rcd: Series, (peer, other): (&'static str, Series), goal: f64) {
+        self.report.rows.push(Row {
+            work: work.to_owned(),
             rcd,
             peer,
             other,
             goal,
+            note: String::new(),
         });
     }
 
-    fn alone(&mut self) -> Result<()> {
-        let times = self.medians(
-            self.runs,
-            &[
-                &|_| self.rc_true(),
-                &|round| self.crun_command(&format!("c{round}")),
-                &|_| self.podman_true(),
-            ],
-        )?;
-        if let [rcd, crun, podman] = times[..] {
-            self.row("run --rm busybox true", rcd, ("crun run", crun), 1.0 / 0.6);
-            self.row("run --rm busybox true", rcd, ("podman run", podman), 20.0);
-        }
-        Ok(())
-    }
-
-    fn parallel(&mut self) -> Result<()> {
-        let many = |count: usize, make: &dyn Fn() -> Command| -> Result<f64> {
-            let mut all: Vec<Command> = (0..count).map(|_| make()).collect();
-            timed(&mut all)
-        };
-        let rounds = (self.runs / 6).max(3);
-        let mut times = [Vec::new(), Vec::new()];
-        for _ in 0..rounds {
-            times[0].push(many(16, &|| self.rc_true())?);
-            times[1].push(many(16, &|| self.podman_true())?);
-        }
-        let [rcd, podman] = times.map(median);
-        self.row("16 at once", rcd, ("podman run", podman), 20.0);
-        let at_once = many(200, &|| self.rc_true())?;
-        self.extra
-            .push(("200 at once, all succeeded", at_once, "ms (goal: 2000)"));
-        Ok(())
-    }
-
+    /// First of all: the daemon has made no start but these.
     fn memory(&mut self) -> Result<()> {
-        let info = self.rcd.rc_ok(&["info", "--format", "json"])?;
+        let mut starts: Vec<Command> = (0..MANY).map(|_| self.peers.rc_true()).collect();
+        once(&mut starts)?;
+        thread::sleep(Duration::from_secs(IDLE_S));
+        let info = self.peers.rcd.rc_ok(&["info", "--format", "json"])?;
         let info: Value = serde_json::from_str(&info).unwrap_or_default();
         let holder = info["holderPid"]
             .as_i64()
-            .or_else(|| info["HolderPid"].as_i64());
-        let pids = [
-            ("daemon", Some(i64::from(self.rcd.daemon_pid()?))),
-            ("holder", holder),
-        ];
-        for (name, pid) in pids {
-            let pss = pid.and_then(pss_mib).unwrap_or(f64::NAN);
-            let goal = if name == "daemon" {
-                "MiB PSS (goal: 20)"
-            } else {
-                "MiB PSS (goal: 2)"
-            };
-            self.extra.push((name, pss, goal));
-        }
+            .and_then(|pid| pid.try_into().ok())
+            .ok_or_else(|| Error::Missing("rc info tells no holder".into()))?;
+        let sum = |pids: &[i32]| {
+            let each: Option<Vec<f64>> = pids.iter().map(|pid| memory::pss_mib(*pid)).collect();
+            each.map_or(f64::NAN, |each| each.iter().sum())
+        };
+        let daemon = sum(&[self.peers.rcd.daemon_pid()?]);
+        let holders = memory::with_forks(holder);
+        let what = format!("holder, PSS ({} processes)", holders.len());
+        let unit = "MiB";
+        self.report
+            .fact("daemon idle after 16 starts, PSS", daemon, unit, Some(20.0));
+        self.report.fact(&what, sum(&holders), unit, Some(2.0));
+        Ok(())
+    }
+
+    fn alone(&mut self) -> Result<()> {
+        let peers = &self.peers;
+        let [rcd, crun, podman] = in_turns(
+            self.runs,
+            [
+                &|| vec![peers.rc_true()],
+                &|| vec![peers.crun_true()],
+                &|| vec![peers.podman_true()],
+            ],
+        )?;
+        self.row(
+            "run --rm busybox true",
+            rcd.clone(),
+            ("crun", crun),
+            1.0 / OF_CRUN,
+        );
+        self.row("run --rm busybox true", rcd, ("podman", podman), 20.0);
+        Ok(())
+    }
+
+    fn at_once(&mut self) -> Result<()> {
+        let peers = &self.peers;
+        let rounds = (self.runs / 6).max(3);
+        let [rcd, podman] = in_turns(
+            rounds,
+            [&|| (0..MANY).map(|_| peers.rc_true()).collect(), &|| {
+                (0..MANY).map(|_| peers.podman_true()).collect()
+            }],
+        )?;
+        let [all] = in_turns(
+            VERY_MANY_ROUNDS,
+            [&|| (0..VERY_MANY).map(|_| peers.rc_true()).collect()],
+        )?;
+        self.row("16 of them at once", rcd, ("podman", podman), 20.0);
+        let what =
+            format!("{VERY_MANY} at once, all succeeded: slowest of {VERY_MANY_ROUNDS} rounds");
+        self.report.fact(&what, all.max(), "ms", Some(2000.0));
         Ok(())
     }
 
     fn exec_and_ps(&mut self) -> Result<()> {
-        self.rcd
-            .rc_ok(&["run", "-d", "--name", "bench", "busybox", "sleep", "1000"])?;
-        let podman = [
-            "run",
-            "-d",
-            "--network",
-            "none",
-            "--name",
-            "bench",
-            "busybox",
+        let run = ["run", "-d", "--network", "none", "--name", "bench"];
+        let run = [&run[..], &["busybox", "sleep", "1000"]].concat();
+        let cgroup = self.environment.cgroup.clone();
+        let processes = || cgroup.as_deref().map(memory::processes);
+        let counts = [
+            processes(),
+            {
+                self.peers.rcd.rc_ok(&run)?;
+                processes()
+            },
+            {
+                self.peers.podman(&run)?;
+                processes()
+            },
         ];
-        self.podman(&[podman.as_slice(), &["sleep", "1000"]].concat())?;
+        if let [Some(before), Some(with_rcd), Some(with_podman)] = counts {
+            // One of them is the container's own.
+            let beside = |with: usize, without: usize| with as f64 - without as f64 - 1.0;
+            let what = "processes per container beside its own";
+            self.report
+                .fact(what, beside(with_rcd, before), "", Some(0.0));
+            let what = "the same, podman";
+            self.report
+                .fact(what, beside(with_podman, with_rcd), "", None);
+        }
         for (work, arguments, goal) in [
             ("exec true", ["exec", "bench", "true"].as_slice(), 20.0),
             ("ps", ["ps"].as_slice(), 10.0),
         ] {
-            let times = self.medians(
+            let peers = &self.peers;
+            let [rcd, podman] = in_turns(
                 self.runs,
-                &[&|_| self.rc_command(arguments), &|_| {
-                    self.podman_command(arguments)
+                [&|| vec![peers.rc_command(arguments)], &|| {
+                    vec![peers.podman_command(arguments)]
                 }],
             )?;
-            if let [rcd, podman] = times[..] {
-                self.row(work, rcd, ("podman", podman), goal);
-            }
+            self.row(work, rcd, ("podman", podman), goal);
         }
-        self.rcd.rc_ok(&["rm", "-f", "bench"])?;
-        self.podman(&["rm", "-f", "-t", "0", "bench"]).map(drop)
+        self.peers.rcd.rc_ok(&["rm", "-f", "bench"])?;
+        self.peers
+            .podman(&["rm", "-f", "-t", "0", "bench"])
+            .map(drop)
     }
 
-    /// Starts while 500 MB of dirty pages are being written to the same file system.
-    fn dirty_pages(&mut self) -> Result<()> {
-        let quiet = self.medians(self.runs, &[&|_| self.rc_true()])?;
-        let file = self.work.join("dirty");
-        let mut writer = Command::new("dd");
-        writer.args(["if=/dev/zero", "bs=1M", "count=500", "status=none"]);
-        let mut writer = writer
-            .arg(format!("of={}", file.display()))
-            .spawn()
-            .map_err(Error::io("start dd"))?;
-        thread::sleep(Duration::from_millis(200));
-        let busy = self.medians(self.runs, &[&|_| self.rc_true()]);
-        writer.wait().ok();
-        fs::remove_file(&file).ok();
-        let (quiet, busy) = (median(quiet), median(busy?));
-        self.extra.push(("run, quiet", quiet, "ms"));
-        self.extra
-            .push(("run beside 500 MB of dirty pages", busy, "ms"));
-        Ok(())
+    fn beside_pull(&mut self) -> Result<()> {
+        let registry = Registry::start(self.environment)?;
+        let reference = registry.push(&pulled_image(&self.environment.cache)?, "pulled:1")?;
+        let sandbox = self.peers.sandbox();
+        let (rc, variables) = (sandbox.bin.join("rc"), sandbox.variables());
+        let mut puller = Puller::new(self.peers.home(), move |verb| {
+            let mut command = Command::new(&rc);
+            command.args([verb, &reference]);
+            command.env_clear().envs(&variables);
+            command
+        });
+        self.beside_load("a pull", &mut puller)
     }
 
-    fn print(&self) {
-        println!(
-            "\n{:24} {:>9}  {:12} {:>9} {:>7} {:>6}",
-            "work", "rcd ms", "peer", "ms", "ratio", "goal"
+    /// rcd beside a load against rcd without it, and what the same load does to crun, which has
+    /// nothing to do with it but the machine.
+    fn beside_load(&mut self, what: &str, load: &mut dyn Load) -> Result<()> {
+        let peers = &self.peers;
+        let times = beside(
+            load,
+            self.runs,
+            [&|| peers.rc_true(), &|| peers.crun_true()],
+        )?;
+        let Beside {
+            quiet: [quiet, crun_quiet],
+            busy: [busy, crun_busy],
+            idle,
+        } = times;
+        let mut note = format!(
+            "crun beside the same: {:.1} ms, {:.2}x of its {:.1} ms without; {}",
+            crun_busy.median(),
+            crun_busy.median() / crun_quiet.median(),
+            crun_quiet.median(),
+            load.summary()
         );
-        for row in &self.rows {
-            let ratio = row.other / row.rcd;
-            let verdict = if ratio >= row.goal { "" } else { "  missed" };
-            println!(
-                "{:24} {:>9.1}  {:12} {:>9.1} {:>6.1}x {:>5.1}x{verdict}",
-                row.work, row.rcd, row.peer, row.other, ratio, row.goal
-            );
+        if idle > 0 {
+            let all = busy.len();
+            note.push_str(&format!(
+                "; NOT beside it all the time: {idle} of {all} samples"
+            ));
         }
-        for (what, value, unit) in &self.extra {
-            println!("{what}: {value:.1} {unit}");
+        self.row(
+            &format!("run beside {what}"),
+            busy,
+            ("rcd quiet", quiet),
+            1.0 / EQUAL_WITHIN,
+        );
+        if let Some(row) = self.report.rows.last_mut() {
+            row.note = note;
         }
-    }
-
-    fn json(&self) -> Value {
-        let rows: Vec<Value> = self
-            .rows
-            .iter()
-            .map(|row| {
-                json!({"work": row.work, "rcdMs": row.rcd, "peer": row.peer, "peerMs": row.other,
-                    "ratio": row.other / row.rcd, "goal": row.goal})
-            })
-            .collect();
-        let extra: Vec<Value> = self
-            .extra
-            .iter()
-            .map(|(what, value, unit)| json!({"what": what, "value": value, "unit": unit}))
-            .collect();
-        json!({"machine": machine(), "versions": self.versions(), "runs": self.runs,
-            "rows": rows, "extra": extra})
+        Ok(())
     }
 
     fn versions(&self) -> Value {
@@ -364,70 +355,30 @@ impl Bench<'_> {
             let text = check(&mut command).unwrap_or_default();
             text.lines().next().unwrap_or_default().to_owned()
         };
-        let mut crun = self.rcd.sandbox().command("crun");
+        let mut crun = self.peers.sandbox().command("crun");
         crun.arg("--version");
-        json!({"rcd": first(self.rc_command(&["--version"])), "crun": first(crun),
-            "podman": first(self.podman_command(&["--version"])),
+        json!({"rcd": first(self.peers.rc_command(&["--version"])), "crun": first(crun),
+            "podman": first(self.peers.podman_command(&["--version"])),
             "cgroup": self.environment.cgroup.is_some()})
     }
 }
 
-/// Starts all, waits for all; milliseconds. All have to succeed.
-fn timed(commands: &mut [Command]) -> Result<f64> {
-    let begun = Instant::now();
-    let mut children = Vec::new();
-    for command in commands {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        children.push(command.spawn().map_err(Error::io("start a client"))?);
-    }
-    let mut failed = None;
-    for child in children {
-        let output = child
-            .wait_with_output()
-            .map_err(Error::io("wait for a client"))?;
-        if !output.status.success() {
-            failed = Some(String::from_utf8_lossy(&output.stderr).into_owned());
+/// An image with one layer of random files; made if the cache lacks it.
+fn pulled_image(cache: &Path) -> Result<PathBuf> {
+    image::cached(cache, "pulled", |scratch, layout| {
+        let root = scratch.join("root");
+        fs::create_dir_all(&root).map_err(Error::io("make a folder"))?;
+        let mut random = fs::File::open("/dev/urandom").map_err(Error::io("open /dev/urandom"))?;
+        let mut bytes = vec![0; PULLED_FILE_BYTES];
+        for number in 0..PULLED_FILES {
+            std::io::Read::read_exact(&mut random, &mut bytes)
+                .and_then(|()| fs::write(root.join(number.to_string()), &bytes))
+                .map_err(Error::io("write a random file"))?;
         }
-    }
-    let time = begun.elapsed().as_secs_f64() * 1e3;
-    match failed {
-        None => Ok(time),
-        Some(text) => Err(Error::Missing(format!("a measured command failed: {text}"))),
-    }
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn pss_mib(pid: i64) -> Option<f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse().ok()?;
-    Some(kib / 1024.0)
-}
-
-fn machine() -> Value {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let value = |text: &str, key: &str| {
-        let line = text
-            .lines()
-            .find(|line| line.starts_with(key))
-            .unwrap_or_default();
-        line.split_once(':')
-            .map(|(_, value)| value.trim().to_owned())
-            .unwrap_or_default()
-    };
-    let release = read("/proc/sys/kernel/osrelease");
-    let kernel: Vec<&str> = release.trim().split(['.', '-']).take(2).collect();
-    json!({
-        "cpu": value(&read("/proc/cpuinfo"), "model name"),
-        "cores": thread::available_parallelism().map_or(0, usize::from),
-        "memory": value(&read("/proc/meminfo"), "MemTotal"),
-        "kernel": kernel.join("."),
+        let layers = [image::Layer {
+            root: &root,
+            compression: image::Compression::Gzip,
+        }];
+        image::build(layout, &layers, &json!({"Cmd": ["true"]}))
     })
 }
