@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) shutdown: CancellationToken,
     /// Cancelled when the holder is gone: the daemon must begin anew.
     pub(crate) holder_gone: CancellationToken,
+    /// Cancelled when the holder says that it stops its containers in order to end.
+    pub(crate) holder_stopping: CancellationToken,
     pub(crate) pulls: crate::image::pull::Pulls,
     tables: Mutex<Tables>,
 }
@@ -169,6 +171,7 @@ impl Engine {
             tasks,
             shutdown,
             holder_gone: CancellationToken::new(),
+            holder_stopping: CancellationToken::new(),
             pulls: crate::image::pull::Pulls::default(),
             tables: Mutex::new(Tables::default()),
         });
@@ -176,9 +179,11 @@ impl Engine {
         Ok(Engine { shared })
     }
 
-    /// Resolves when the holder is gone: its namespaces are no more, and the daemon must end.
-    pub async fn holder_gone(&self) {
+    /// Resolves when the holder is gone: its namespaces are no more, and the daemon must end. Yields
+    /// whether it was told to end, which is no failure.
+    pub async fn holder_gone(&self) -> bool {
         self.shared.holder_gone.cancelled().await;
+        self.shared.holder_stopping.is_cancelled()
     }
 
     /// Stops the engine's tasks. Containers go on.
@@ -322,9 +327,9 @@ impl Engine {
             self.must_run(&container, &view)?;
         }
         let position = match request.offsets {
-            Some((stdout, stderr)) => Some(Position::Offsets(stdout, stderr)),
             // Nothing can be in the log of a container that never ran.
-            None if view.run == 0 && view.phase == Phase::Created => None,
+            None | Some((0, 0)) if view.run == 0 && view.phase == Phase::Created => None,
+            Some((stdout, stderr)) => Some(Position::Offsets(stdout, stderr)),
             None => Some(Position::End),
         };
         let shared = Arc::clone(&self.shared);

@@ -266,9 +266,12 @@ fn handle(shared: &Arc<Shared>, event: Event) {
                 }
             }
         }
-        Event::HolderStopping => tracing::warn!("the holder is stopping all containers"),
+        Event::HolderStopping => {
+            tracing::info!("the holder is stopping all containers");
+            shared.holder_stopping.cancel();
+        }
         Event::HolderGone => {
-            tracing::error!("the holder is gone");
+            tracing::warn!("the holder is gone");
             shared.holder_gone.cancel();
         }
     }

@@ -424,7 +424,9 @@ async fn a_successor_takes_up_what_runs_and_what_ended_meanwhile() {
         .remove(&Fake::key(&unseen));
     let world = world.restart().await;
 
-    assert_eq!(world.phase(&runs), Phase::Running);
+    let view = world.engine.container(&runs).unwrap().view;
+    assert_eq!((view.phase, view.error), (Phase::Running, None));
+    assert_eq!(view.finished_at_ns, 0);
     let attach = AttachRequest {
         container: runs.clone(),
         offsets: Some((0, 0)),

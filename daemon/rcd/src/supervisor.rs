@@ -33,8 +33,8 @@ use crate::paths::Paths;
 /// Threads of the async runtime at most. Its work is short: calls, wake-ups, pumping logs.
 const WORKERS_MAX: usize = 4;
 
-/// Threads for work that may wait for the disk. Pulls and imports together hold 24 of them for long
-/// (`rcd_engine`'s bounds); the rest serve starts, logs and records, for which two a core would do.
+/// Threads for work that may wait for the disk: starts, logs and records, for which two a core would
+/// do. Unpacking has threads of its own.
 const BLOCKING_MAX: usize = 64;
 
 /// How long a daemon without a holder answers before it tries anew.
@@ -126,7 +126,7 @@ async fn supervise(plan: Plan) -> Result<(), Error> {
 
     let result = tokio::select! {
         ended = until_told() => ended,
-        () = holder_gone(&daemon) => Err(Error::HolderGone),
+        orderly = holder_gone(&daemon) => if orderly { Ok(()) } else { Err(Error::HolderGone) },
         () = tokio::time::sleep(HOPELESS_LIFE), if hopeless => Ok(()),
     };
 
@@ -190,7 +190,8 @@ async fn until_told() -> Result<(), Error> {
     Ok(())
 }
 
-async fn holder_gone(daemon: &Daemon) {
+/// Whether the holder had been told to end.
+async fn holder_gone(daemon: &Daemon) -> bool {
     match &daemon.engine {
         Ok(engine) => engine.holder_gone().await,
         Err(_) => std::future::pending().await,

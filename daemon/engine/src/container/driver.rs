@@ -94,10 +94,11 @@ impl Driver {
         while self.phase() != Phase::Removing {
             let kill_at = self.kill_at;
             tokio::select! {
-                // An end that is known comes before requests that would meet a dead process.
+                // An end that is known comes before requests that would meet a dead process, and
+                // before the shutdown: a holder that ended will not tell it to the next daemon.
                 biased;
-                () = shutdown.cancelled() => return,
                 Some(exit) = self.exits.recv() => self.end(Some(exit), None).await,
+                () = shutdown.cancelled() => return,
                 () = sleep_until(kill_at) => self.escalate(),
                 command = self.commands.recv() => match command {
                     Some(command) => self.serve(command).await,
@@ -201,7 +202,7 @@ impl Driver {
         };
         self.container.log.set_live(true);
         let container = Arc::clone(&self.container);
-        let shutdown = self.shared.shutdown.clone();
+        let shared = Arc::clone(&self.shared);
         // Clients come back for what they have not read, maybe after its removal at its end.
         let hold = since == Since::Before && container.record.config.auto_remove;
         let pump = self.shared.tasks.spawn(async move {
@@ -210,7 +211,7 @@ impl Driver {
             }
             let Some(sources) = sources else { return };
             let pumped = tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = handed_over(&shared) => return,
                 pumped = pump(Arc::clone(&container.log), sources) => pumped,
             };
             if let Err(error) = pumped {
@@ -232,6 +233,8 @@ impl Driver {
             view.pid = Some(process.pid);
             view.started_at_ns = process.started_at_ns;
             view.exit_code = None;
+            view.error = None;
+            view.finished_at_ns = 0;
         });
         // If it has ended already, the holder reports that as an event too.
     }
@@ -477,6 +480,15 @@ impl Driver {
             id: self.container.name().to_owned(),
             state: self.phase().as_str(),
         }
+    }
+}
+
+/// Resolves when the next daemon may read on where this one stops. What a holder that is gone had kept
+/// is lost with this process, so that is read to its end first.
+async fn handed_over(shared: &Shared) {
+    shared.shutdown.cancelled().await;
+    if shared.holder_gone.is_cancelled() {
+        tokio::time::sleep(Duration::from_millis(DRAIN_MS_MAX)).await;
     }
 }
 

@@ -8,14 +8,17 @@ use std::io::{self, Read};
 
 use bytes::{Buf, Bytes};
 use rcd_store::{LayerSource, UnpackedLayer};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::Shared;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Pieces that may wait for the unpacking thread; each is as large as it came from the socket, some
 /// 16 KiB.
 const PIECES_MAX: usize = 32;
+
+/// How much unpacking gives way to the rest of the daemon.
+const UNPACK_NICENESS: i32 = 10;
 
 /// Writing end: the layer's bytes go in here.
 #[derive(Debug, Clone)]
@@ -79,7 +82,8 @@ impl Read for PipeReader {
     }
 }
 
-/// Unpacks what `reader` gives on a blocking thread.
+/// Unpacks what `reader` gives on a thread of its own, which gives way to starts: an unpacking keeps
+/// a processor busy for seconds. Lowered priority cannot be taken back, so the thread ends with it.
 pub(super) async fn unpack(
     shared: &Shared,
     reader: PipeReader,
@@ -89,9 +93,20 @@ pub(super) async fn unpack(
         Some(digest) => format!("unpack layer {digest}"),
         None => "unpack the archive".to_owned(),
     };
-    shared
-        .with_store(what, move |store| store.unpack_layer(reader, &source))
-        .await
+    let store = shared.store.clone();
+    let (answer, answered) = oneshot::channel();
+    let work = move || {
+        if let Err(error) = rcd_sys::process::lower_own_priority(UNPACK_NICENESS) {
+            tracing::debug!(%error, "unpacking at full priority");
+        }
+        let _ = answer.send(store.unpack_layer(reader, &source));
+    };
+    let thread = std::thread::Builder::new().name("rcd-unpack".to_owned());
+    thread.spawn(work).map_err(Error::io(what.clone()))?;
+    match answered.await {
+        Ok(unpacked) => unpacked.map_err(Error::store(what)),
+        Err(_) => Err(Error::io(what)(io::Error::other("its thread panicked"))),
+    }
 }
 
 #[cfg(test)]

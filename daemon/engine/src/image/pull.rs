@@ -23,11 +23,11 @@ use crate::error::{Error, Result};
 use crate::tables::{hold, release};
 use crate::types::{LayerProgress, LayerState, PullEvent};
 
-/// How many layers of all pulls together are fetched and unpacked at once. Each holds a blocking
-/// thread while it waits for the network, and starts must always find one free.
+/// How many layers of all pulls together are fetched and unpacked at once. Each has a thread of its
+/// own.
 const LAYERS_AT_ONCE_MAX: usize = 16;
 
-/// How many imports go on at once, for the same reason: their threads wait for clients.
+/// How many imports go on at once, for the same reason; their threads wait for clients.
 const IMPORTS_AT_ONCE_MAX: usize = 8;
 
 /// How often progress is told.
