@@ -176,7 +176,13 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn row(&mut self, work: &str, rcd: Series, (peer, other): (&'static str, Series), goal: f64) {
+    fn row(
+        &mut self,
+        work: &str,
+        rcd: Series,
+        (peer, other): (&'static str, Series),
+        goal: Option<f64>,
+    ) {
         self.report.rows.push(Row {
             work: work.to_owned(),
             rcd,
@@ -214,21 +220,20 @@ impl Bench<'_> {
 
     fn alone(&mut self) -> Result<()> {
         let peers = &self.peers;
-        let [rcd, crun, podman] = in_turns(
+        let [rcd, crun, unfiltered, podman] = in_turns(
             self.runs,
             [
                 &|| vec![peers.rc_true()],
                 &|| vec![peers.crun_true()],
+                &|| vec![peers.crun_unfiltered_true()],
                 &|| vec![peers.podman_true()],
             ],
         )?;
-        self.row(
-            "run --rm busybox true",
-            rcd.clone(),
-            ("crun", crun),
-            1.0 / OF_CRUN,
-        );
-        self.row("run --rm busybox true", rcd, ("podman", podman), 20.0);
+        let work = "run --rm busybox true";
+        self.row(work, rcd.clone(), ("crun", crun), Some(1.0 / OF_CRUN));
+        let filtered = "the same, crun without seccomp";
+        self.row(filtered, rcd.clone(), ("crun", unfiltered), None);
+        self.row(work, rcd, ("podman", podman), Some(20.0));
         Ok(())
     }
 
@@ -245,7 +250,7 @@ impl Bench<'_> {
             VERY_MANY_ROUNDS,
             [&|| (0..VERY_MANY).map(|_| peers.rc_true()).collect()],
         )?;
-        self.row("16 of them at once", rcd, ("podman", podman), 20.0);
+        self.row("16 of them at once", rcd, ("podman", podman), Some(20.0));
         let what =
             format!("{VERY_MANY} at once, all succeeded: slowest of {VERY_MANY_ROUNDS} rounds");
         self.report.fact(&what, all.max(), "ms", Some(2000.0));
@@ -289,7 +294,7 @@ impl Bench<'_> {
                     vec![peers.podman_command(arguments)]
                 }],
             )?;
-            self.row(work, rcd, ("podman", podman), goal);
+            self.row(work, rcd, ("podman", podman), Some(goal));
         }
         self.peers.rcd.rc_ok(&["rm", "-f", "bench"])?;
         self.peers
@@ -342,7 +347,7 @@ impl Bench<'_> {
             &format!("run beside {what}"),
             busy,
             ("rcd quiet", quiet),
-            1.0 / EQUAL_WITHIN,
+            Some(1.0 / EQUAL_WITHIN),
         );
         if let Some(row) = self.report.rows.last_mut() {
             row.note = note;

@@ -39,6 +39,15 @@ while read -r source target type rest; do
     echo "mount $target $type"
 done </proc/mounts | sort"#;
 
+/// Seccomp profile of a bundle.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Filter {
+    /// The one that rcd's containers have.
+    Default,
+    /// None.
+    None,
+}
+
 /// The candidates, ready to work.
 pub(super) struct Peers {
     pub(super) rcd: Service,
@@ -69,8 +78,9 @@ impl Peers {
             let file = peers.home().join("bundles/etc").join(name);
             rcd_tests::environment::write(&file, content)?;
         }
-        peers.make_bundle("true", &["true"])?;
-        peers.make_bundle("look", &["sh", "-c", LOOK])?;
+        peers.make_bundle("true", &["true"], Filter::Default)?;
+        peers.make_bundle("unfiltered", &["true"], Filter::None)?;
+        peers.make_bundle("look", &["sh", "-c", LOOK], Filter::Default)?;
         peers.podman(&["import", "-q", &tar.to_string_lossy(), "busybox:latest"])?;
         Ok(peers)
     }
@@ -137,6 +147,11 @@ impl Peers {
         self.crun_command("true")
     }
 
+    /// The same without a seccomp profile: less than what rcd does.
+    pub(super) fn crun_unfiltered_true(&self) -> Command {
+        self.crun_command("unfiltered")
+    }
+
     /// In what crun's container is set up otherwise than rcd's, line by line.
     pub(super) fn differences(&self) -> Result<Vec<String>> {
         let run = ["run", "--rm", "--network", "none", "-h", "bench", "busybox"];
@@ -151,7 +166,7 @@ impl Peers {
     }
 
     /// Writes a bundle that runs `argv`; the root file system is that of the bundle `true`.
-    fn make_bundle(&self, name: &str, argv: &[&str]) -> Result<()> {
+    fn make_bundle(&self, name: &str, argv: &[&str], filter: Filter) -> Result<()> {
         let mut print = self.sandbox().command(&self.spec);
         print
             .arg("bench")
@@ -167,6 +182,9 @@ impl Peers {
         linux["uidMappings"] = mappings(Uid::current().as_raw(), &[])?;
         linux["gidMappings"] = mappings(Gid::current().as_raw(), &["-g"])?;
         linux["cgroupsPath"] = json!(self.cgroup);
+        if filter == Filter::None {
+            linux["seccomp"] = Value::Null;
+        }
         let config = self.bundle(name).join("config.json");
         rcd_tests::environment::write(&config, &spec.to_string())
     }
