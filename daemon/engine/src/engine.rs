@@ -27,6 +27,9 @@ use crate::{create, reconcile};
 /// How long a shutdown waits for tasks: records being written, trash being emptied.
 const SHUTDOWN_MS_MAX: u64 = 5_000;
 
+/// Pause between looks at whether all containers of a stopped holder have ended.
+const ENDS_POLL_MS: u64 = 10;
+
 /// What an engine is made of.
 pub struct Parts {
     /// The open store.
@@ -188,6 +191,9 @@ impl Engine {
 
     /// Stops the engine's tasks. Containers go on.
     pub async fn stop(&self) {
+        if self.shared.holder_stopping.is_cancelled() {
+            self.ends_recorded().await;
+        }
         self.shared.shutdown.cancel();
         self.shared.tasks.close();
         let patience = Duration::from_millis(SHUTDOWN_MS_MAX);
@@ -196,6 +202,20 @@ impl Engine {
             .is_err()
         {
             tracing::warn!("tasks were still running when the engine stopped");
+        }
+    }
+
+    /// Waits, within bounds, until the ends that a stopped holder told are known: no other daemon will
+    /// hear of them, and the recorder takes no more once the shutdown has begun.
+    async fn ends_recorded(&self) {
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(SHUTDOWN_MS_MAX);
+        while tokio::time::Instant::now() < deadline {
+            let containers: Vec<_> = self.shared.tables().containers.values().cloned().collect();
+            let live = |phase| matches!(phase, Phase::Running | Phase::Stopping);
+            if !containers.iter().any(|each| live(each.view().phase)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(ENDS_POLL_MS)).await;
         }
     }
 
