@@ -6,7 +6,9 @@ use nix::{
 };
 use rcd_tests::{Daemon, Environment, command::until, harness::Verdict};
 
-use crate::support::{assert_code, assert_refused, busybox, finish, inspect, spawn, status};
+use crate::support::{
+    assert_code, assert_refused, busybox, finish, inspect, run_detached, spawn, status,
+};
 
 pub(crate) fn stop_asks_then_kills(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
@@ -51,7 +53,7 @@ pub(crate) fn the_stop_signal_is_the_containers(environment: &Environment) -> Ve
 pub(crate) fn kill_sends_any_signal(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
     let script = "trap 'echo got' HUP; echo up; while :; do usleep 10000; done";
-    rcd.rc_ok(&["run", "-d", "--name", "main", "busybox", "sh", "-c", script])?;
+    run_detached(&rcd, script)?;
     until(20, "the trap", || {
         (!rcd.rc(&["logs", "main"]).stdout.is_empty()).then_some(())
     })?;
@@ -116,16 +118,7 @@ pub(crate) fn start_attached_passes_the_exit_code(environment: &Environment) -> 
 
 pub(crate) fn wait_answers_at_the_end(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
-    rcd.rc_ok(&[
-        "run",
-        "-d",
-        "--name",
-        "main",
-        "busybox",
-        "sh",
-        "-c",
-        "sleep 0.3; exit 8",
-    ])?;
+    run_detached(&rcd, "sleep 0.3; exit 8")?;
     assert_eq!(rcd.rc_ok(&["wait", "main"])?, "8");
     assert_eq!(
         rcd.rc_ok(&["wait", "main"])?,

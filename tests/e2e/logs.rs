@@ -2,7 +2,7 @@
 
 use rcd_tests::{Daemon, Environment, command::until, harness::Verdict};
 
-use crate::support::{assert_code, assert_counted, busybox, counter, finish, spawn};
+use crate::support::{assert_code, assert_counted, busybox, counter, finish, run_detached, spawn};
 
 /// Lines that a counter prints while the daemon goes and comes: some seconds' worth.
 const LINES: u32 = 400;
@@ -10,7 +10,7 @@ const LINES: u32 = 400;
 pub(crate) fn both_streams_and_tail(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
     let script = "seq 1 20; echo bad >&2";
-    rcd.rc_ok(&["run", "-d", "--name", "main", "busybox", "sh", "-c", script])?;
+    run_detached(&rcd, script)?;
     rcd.rc_ok(&["wait", "main"])?;
     let output = rcd.rc(&["logs", "main"]);
     assert_code(&output, 0);
@@ -25,16 +25,7 @@ pub(crate) fn both_streams_and_tail(environment: &Environment) -> Verdict {
 
 pub(crate) fn follow_ends_with_the_container(environment: &Environment) -> Verdict {
     let rcd = busybox(environment)?;
-    rcd.rc_ok(&[
-        "run",
-        "-d",
-        "--name",
-        "main",
-        "busybox",
-        "sh",
-        "-c",
-        &counter(50),
-    ])?;
+    run_detached(&rcd, &counter(50))?;
     let (code, stdout, _) = finish(spawn(&rcd, &["logs", "-f", "main"])?)?;
     assert_eq!(code, 0);
     assert_counted(&stdout, 50);
@@ -43,16 +34,7 @@ pub(crate) fn follow_ends_with_the_container(environment: &Environment) -> Verdi
 
 fn follow_while(environment: &Environment, kill: bool) -> Verdict {
     let mut rcd = busybox(environment)?;
-    rcd.rc_ok(&[
-        "run",
-        "-d",
-        "--name",
-        "main",
-        "busybox",
-        "sh",
-        "-c",
-        &counter(LINES),
-    ])?;
+    run_detached(&rcd, &counter(LINES))?;
     let follower = spawn(&rcd, &["logs", "-f", "main"])?;
     for _ in 0..3 {
         let before = rcd.rc(&["logs", "main"]).stdout.lines().count();
@@ -84,7 +66,7 @@ pub(crate) fn writers_do_not_notice_restarts(environment: &Environment) -> Verdi
     let mut rcd = busybox(environment)?;
     // More than the pipes hold, so that the writer has to wait for the next daemon.
     let script = "seq 1 200000 && echo fine >&2";
-    rcd.rc_ok(&["run", "-d", "--name", "main", "busybox", "sh", "-c", script])?;
+    run_detached(&rcd, script)?;
     rcd.kill_daemon()?;
     assert_eq!(rcd.rc_ok(&["wait", "main"])?, "0");
     let output = rcd.rc(&["logs", "main"]);

@@ -4,7 +4,9 @@ use std::{thread, time::Duration};
 
 use rcd_tests::{Daemon, Environment, Service, Terminal, command::until, harness::Verdict};
 
-use crate::support::{assert_counted, busybox, counter, finish, inspect, spawn, status};
+use crate::support::{
+    assert_counted, busybox, counter, finish, inspect, run_detached, spawn, status,
+};
 
 fn survive(environment: &Environment, again: fn(&mut Service) -> rcd_tests::Result<()>) -> Verdict {
     let mut rcd = busybox(environment)?;
@@ -30,16 +32,7 @@ pub(crate) fn containers_survive_a_kill(environment: &Environment) -> Verdict {
 
 pub(crate) fn exit_codes_survive(environment: &Environment) -> Verdict {
     let mut rcd = busybox(environment)?;
-    rcd.rc_ok(&[
-        "run",
-        "-d",
-        "--name",
-        "main",
-        "busybox",
-        "sh",
-        "-c",
-        "sleep 0.3; exit 33",
-    ])?;
+    run_detached(&rcd, "sleep 0.3; exit 33")?;
     rcd.stop(nix::sys::signal::Signal::SIGKILL)?;
     // The container ends while nobody but the holder is there.
     thread::sleep(Duration::from_millis(600));

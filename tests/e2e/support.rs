@@ -81,6 +81,12 @@ pub(crate) fn finish(child: Child) -> Result<(i32, String, String)> {
     Ok((code, text(&output.stdout), text(&output.stderr)))
 }
 
+/// Starts a container `main` that runs a shell script, detached.
+pub(crate) fn run_detached(rcd: &impl Daemon, script: &str) -> Result<()> {
+    let arguments = ["run", "-d", "--name", "main", "busybox", "sh", "-c"];
+    rcd.rc_ok(&[&arguments[..], &[script]].concat()).map(drop)
+}
+
 /// A shell loop that prints 1, 2, 3 … `count`, some hundred a second.
 pub(crate) fn counter(count: u32) -> String {
     format!("i=0; while [ $i -lt {count} ]; do i=$((i+1)); echo $i; usleep 5000; done")
